@@ -130,7 +130,7 @@ class Monitor:
         flows = {
             layer: kinds[Kind.FLOW].status
             for layer, kinds in status.layers.items()
-            if Kind.FLOW in kinds and LAYERS[layer].is_evidence
+            if Kind.FLOW in status.needed[layer] and LAYERS[layer].is_evidence
         }
         available = {
             layer: found in SPEAKING

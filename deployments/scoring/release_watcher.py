@@ -17,6 +17,7 @@ from deployments.observability import log_event
 from deployments.poller import Poller
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.pipeline import TenantPipeline
+from ensemble.layers import LAYERS
 from ensemble.rollout import RolloutState
 from ensemble.runtime import (
     FusionChoices,
@@ -135,12 +136,12 @@ class ReleaseWatcher:
         controller.switch_to(best, at_once=at_once)
 
     async def _follow_challenger(self, challenger: ReleaseFusion | None) -> None:
-        """Start the shadow evaluation of the challenger once every layer has loaded it.
+        """Start the shadow evaluation of the challenger once the layers have loaded it.
 
         Requesting its states makes the layers load it.
         """
         is_loaded = challenger is not None and self._have_tried(
-            challenger.name, await self._request_states(challenger.name)
+            challenger, await self._request_states(challenger.name)
         )
         self._pipeline.set_challenger(challenger if is_loaded else None)
 
@@ -193,10 +194,10 @@ class ReleaseWatcher:
         until = time.monotonic() + (LAYERS_LOAD_WITHIN_S if is_new else 0.0)
         for release in choices.releases:
             states = await self._request_states(release.name)
-            while not self._have_tried(release.name, states) and time.monotonic() < until:
+            while not self._have_tried(release, states) and time.monotonic() < until:
                 await asyncio.sleep(STATES_EVERY_S)
                 states = await self._request_states(release.name)
-            if not self._have_tried(release.name, states) or is_complete(release, states):
+            if not self._have_tried(release, states) or is_complete(release, states):
                 break  # a fallback is loaded only once this one is known to be incomplete
         return choose_release(choices, states), states
 
@@ -219,10 +220,14 @@ class ReleaseWatcher:
             if layer not in layers.disabled
         }
 
-    def _have_tried(self, release: str, states: Mapping[str, SlotState]) -> bool:
-        """Whether every enabled layer has tried to load `release`."""
-        enabled = set(self._pipeline.layers.names) - self._pipeline.layers.disabled
-        return states.keys() == enabled and all(release in state.holds for state in states.values())
+    def _have_tried(self, release: ReleaseFusion, states: Mapping[str, SlotState]) -> bool:
+        """Whether every enabled layer that `release` needs has tried to load it."""
+        layers = self._pipeline.layers
+        return all(
+            layer in states and release.name in states[layer].holds
+            for layer in set(layers.names) - layers.disabled
+            if any(release.needs(layer, kind) for kind in LAYERS[layer].kinds)
+        )
 
 
 def _promotion(choices: FusionChoices) -> str:

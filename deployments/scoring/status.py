@@ -48,6 +48,7 @@ class EnsembleStatus:
         coverage_by_kind: the same for each kind of event.
         release: name of the release that scores, "" for none.
         layers: layer -> kind -> its effective state: a layer that is not called is not live.
+        needed: layer -> the kinds of event for which the release needs it.
         slots: layer -> what its slot reports, whether it is called or not.
         devices: layer -> where it computes.
         breakers: layer -> its circuit breaker; a layer that is not named has a closed one.
@@ -61,6 +62,7 @@ class EnsembleStatus:
     coverage_by_kind: Mapping[Kind, float]
     release: str
     layers: Mapping[str, Mapping[Kind, KindState]]
+    needed: Mapping[str, frozenset[Kind]]
     slots: Mapping[str, SlotState]
     devices: Mapping[str, str]
     breakers: Mapping[str, BreakerView] = field(default_factory=dict)
@@ -113,7 +115,9 @@ class EnsembleStatus:
         ]
         providers = {layer: _provider(kinds) for layer, kinds in self.layers.items()}
         is_complete = bool(self.release) and all(
-            provider.status in _HEALTHY for provider in providers.values()
+            kinds[kind].status in _HEALTHY
+            for layer, kinds in self.layers.items()
+            for kind in self.needed[layer]
         )
         return {
             "status": "healthy" if is_complete else "degraded",
@@ -197,6 +201,10 @@ def build_status(
         coverage_by_kind=coverage,
         release=release.name,
         layers=effective,
+        needed={
+            layer: frozenset(kind for kind in kinds if release.needs(layer, kind))
+            for layer, kinds in effective.items()
+        },
         slots={layer: state for layer, (state, _) in states.items()},
         devices={layer: device for layer, (_, device) in states.items()},
         breakers=guarded,

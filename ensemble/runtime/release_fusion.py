@@ -50,6 +50,13 @@ class ReleaseFusion:
             ]
         )
 
+    def needs(self, layer: str, kind: Kind) -> bool:
+        """Whether the ensemble is incomplete for `kind` while `layer` is not available.
+
+        Axon's layers always count; an operator's own layer counts once it has a share.
+        """
+        return LAYERS[layer].build is None or self.of(kind).weighs(layer)
+
     def fuse(
         self,
         kind: Kind,
@@ -165,22 +172,19 @@ def _challenger_fusion(challenger: ResolvedRelease | None) -> ReleaseFusion | No
 
 
 def is_complete(release: ReleaseFusion, states: Mapping[str, SlotState]) -> bool:
-    """Whether every layer with a weight has loaded all its models of `release`."""
+    """Whether every layer that `release` needs has loaded all its models of it."""
     return _missing(release, states, [*Kind]) == 0
 
 
 def _missing(
     release: ReleaseFusion, states: Mapping[str, SlotState], kinds: Collection[Kind]
 ) -> int:
-    """Count the pairs of layer and kind of event that are not loaded for `release`.
-
-    Axon's layers always count; a custom detector counts once it has a share.
-    """
+    """Count the needed pairs of layer and kind of event that are not loaded for `release`."""
     return sum(
         kind not in state.holds.get(release.name, frozenset())
         for layer, state in states.items()
         for kind in LAYERS[layer].kinds
-        if kind in kinds and (LAYERS[layer].build is None or release.of(kind).weighs(layer))
+        if kind in kinds and release.needs(layer, kind)
     )
 
 

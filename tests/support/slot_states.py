@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from unittest.mock import Mock
 
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers.catalog import LAYERS, LayerSpec
 from ensemble.runtime.model_state import KindState, LoadCheck, LoadFailure, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerStatus
 
-__all__ = ["DOWN", "FAILURE", "FUSIONS", "LIVE", "NOW", "load_check", "slots"]
+__all__ = ["DOWN", "FAILURE", "FUSIONS", "LIVE", "NOW", "OWN_LAYER", "load_check", "slots"]
 
 NOW = 1_795_000_000.0
 FAILURE = LoadFailure("ARTIFACT_CORRUPT", "/srv/models/model.safetensors: torn", "files")
@@ -23,6 +24,8 @@ FUSIONS = ReleaseFusion(
     },
 )
 LIVE = KindState(LayerStatus.LIVE, "1", since=NOW - 60)
+OWN_LAYER = LayerSpec({Kind.FLOW: ("extremes-flow",)}, fallback_score=0.0, build=Mock())
+"""An operator's own detector; `FUSIONS` gives it no share."""
 DOWN = KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT", since=NOW - 60, problem=FAILURE)
 
 

@@ -21,6 +21,7 @@ from deployments.scoring.status import EnsembleStatus, build_status
 from ensemble.errors import LoadTimeout
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
+from ensemble.layers import catalog
 from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutState, RolloutView
 from ensemble.runtime.controls import Controls, change_controls
@@ -35,7 +36,7 @@ from ensemble.verdicts import (
 )
 from tests.support.pipelines import no_spool
 from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
-from tests.support.slot_states import DOWN, FUSIONS, LIVE, slots
+from tests.support.slot_states import DOWN, FUSIONS, LIVE, OWN_LAYER, slots
 
 
 class FakeLayers:
@@ -155,6 +156,19 @@ def test_the_status_of_the_models_is_logged_with_its_fields_and_level(
     assert record.items() >= ({"status": word, "levelname": level} | fields).items()
     assert meter.state("axon_ml_status") == word
     assert meter.value("axon_ml_status_level") == number
+
+
+def test_an_own_layer_without_a_share_is_not_among_the_active_layers(
+    monitor: Monitor, recorded_log: RecordedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(catalog._layers, "extremes", OWN_LAYER)
+
+    monitor.record(view_of())
+    monitor.record(view_of(behavior=DOWN, extremes=DOWN))
+
+    complete, partial = recorded_log("ml_models_status")
+    assert complete["layers_active"] == 3
+    assert "extremes_active" not in partial
 
 
 def test_the_status_is_logged_on_every_change_alone(

@@ -18,12 +18,14 @@ from deployments.scoring.release_watcher import ReleaseWatcher
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
 from ensemble.fusion import Fusion
+from ensemble.layers import catalog
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import KindState, LoadFailure, SlotState
 from ensemble.runtime.release_fusion import FusionChoices, ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus
 from tests.support.pipelines import layer_client, tenant_pipeline
+from tests.support.slot_states import OWN_LAYER
 
 
 def fusions_of(name: str) -> ReleaseFusion:
@@ -37,6 +39,7 @@ class Pointer:
     def __init__(self, *found: str) -> None:
         self.serial, self.found, self.at_once = 1, found, False
         self.wanted = found[0] if found else ""
+        self.challenger = ""
         self.error: Exception | None = None if found else ArtifactMissing("CURRENT")
 
     def moves_to(self, *found: str, wanted: str = "") -> None:
@@ -61,6 +64,7 @@ class Pointer:
             self.at_once,
             tuple(fusions_of(name) for name in self.found),
             problem,
+            fusions_of(self.challenger) if self.challenger else None,
         )
 
 
@@ -167,6 +171,25 @@ async def test_a_promotion_serves_once_every_layer_has_loaded_it(to: str) -> Non
     layers.load(to)
 
     await until(lambda: is_coming(pipeline, to))
+
+
+async def test_a_promotion_does_not_wait_for_an_own_layer_without_a_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A promotion once took 10 s longer, and its challenger was never scored in shadow."""
+    monkeypatch.setitem(catalog._layers, "extremes", OWN_LAYER)
+    monkeypatch.setattr(release_watcher, "LAYERS_LOAD_WITHIN_S", 60.0)
+    pointer = Pointer("default/1")
+    pipeline, layers, watcher = world(pointer)
+    await watcher.start()
+    layers.silent.add("extremes")
+    layers.load("default/2", "default/3")
+    pointer.challenger = "default/3"
+
+    pointer.moves_to("default/2", "default/1")
+    await until(lambda: is_coming(pipeline, "default/2"))
+
+    await until(lambda: pipeline.agreement is not None)
 
 
 async def test_a_rollback_gets_all_traffic_at_once() -> None:

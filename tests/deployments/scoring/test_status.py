@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from msgspec import to_builtins
@@ -12,11 +12,13 @@ from deployments.scoring.status import build_status, iso
 from deployments.web.errors import describe_code
 from ensemble import errors
 from ensemble.events import Kind
+from ensemble.fusion import Fusion
 from ensemble.guard import BreakerState
+from ensemble.layers import catalog
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import KindState
 from ensemble.verdicts import LayerStatus, SystemStatus
-from tests.support.slot_states import DOWN, FAILURE, FUSIONS, NOW, slots
+from tests.support.slot_states import DOWN, FAILURE, FUSIONS, NOW, OWN_LAYER, slots
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,24 @@ def test_a_layer_without_a_share_does_not_count_for_the_status_word() -> None:
     assert (view.status, view.coverage) == (SystemStatus.FULLY_OPERATIONAL, 1.0)
     assert view.layers["classifier"][Kind.FLOW].status is LayerStatus.FALLBACK
     assert to_builtins(view.health())["status"] == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("share", "word"), [(0.0, "healthy"), (0.2, "degraded")], ids=["no share", "a share"]
+)
+def test_an_own_layer_counts_for_the_health_once_it_has_a_share(
+    monkeypatch: pytest.MonkeyPatch, share: float, word: str
+) -> None:
+    """Before `axon calibrate` its failure changes no verdict, so the service is healthy."""
+    monkeypatch.setitem(catalog._layers, "extremes", OWN_LAYER)
+    shares = {"anomaly": 0.6, "behavior": 0.4 - share, "extremes": share}
+    release = replace(FUSIONS, fusions={Kind.FLOW: Fusion(shares, 1.0, {})})
+
+    view = build_status(list(LAYERS), slots(extremes=DOWN), release)
+
+    health = to_builtins(view.health())
+    assert health["status"] == word
+    assert health["providers"]["extremes"]["status"] == "fallback"
 
 
 def test_the_problem_of_a_layer_is_shown_without_the_text_of_its_error() -> None:

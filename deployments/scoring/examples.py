@@ -1,4 +1,7 @@
-"""Examples of events and responses, for the OpenAPI document, the README and the tests."""
+"""Examples of events and responses, for the OpenAPI document and the tests.
+
+`VERDICT` is the response to examples/ddos_flow.json with the shipped models, its scores rounded.
+"""
 
 from __future__ import annotations
 
@@ -33,22 +36,31 @@ SHELL: Final[dict[str, Any]] = {
 }
 VERDICT: Final[dict[str, Any]] = {
     "id": "ddos",
-    "score": 0.984,
-    "low": 0.984,
-    "high": 0.984,
+    "score": 0.988,
+    "low": 0.988,
+    "high": 0.988,
     "verdict": "malicious",
     "severity": "critical",
     "coverage": 1.0,
     "degraded": False,
     "status": "FULLY_OPERATIONAL",
     "layers": [
-        {"layer": "anomaly", "score": 0.226, "status": "live", "version": "1", "reason": ""}
+        {"layer": "anomaly", "score": 0.226, "status": "live", "version": "2", "reason": ""},
+        {"layer": "behavior", "score": 0.995, "status": "live", "version": "2", "reason": ""},
+        {"layer": "classifier", "score": 0.998, "status": "live", "version": "1", "reason": ""},
+        {
+            "layer": "resilience",
+            "score": 0.925,
+            "status": "live",
+            "version": "1.1",
+            "reason": "epss stale: 107 days; kev stale: 701 days; cvss stale: 644 days",
+        },
     ],
     "elapsed_ms": 5.2,
-    "release": "default/3",
-    "release_sha256": "fb4f4614c28c9db1dfa845f8a682c2e9f194760bfd384916fc69e2d8f2bf33fb",
-    "input_sha256": "6b1d5b2c2f0e4f7f1f9c8c7f4c7b2b9d9f7d1a5f1b1d4c3a2e1f0a9b8c7d6e5f",
-    "scored_at": "2026-11-25T08:15:00.000Z",
+    "release": "default/4",
+    "release_sha256": "898c6f2793242e65be5014e08cdbc1e4b5c5f2e4c2d1072a0501bd35f8101e7f",
+    "input_sha256": "7dd97bc60fbde26f3cc9ad5e0f397fbc4de824e970ffe5bb7bc0027955c25925",
+    "scored_at": "2026-12-01T04:57:01.190Z",
 }
 PREDICTION: Final[dict[str, Any]] = {
     "prediction": "DDoS",

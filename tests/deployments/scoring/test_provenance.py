@@ -5,13 +5,16 @@ It is computed, never copied from what the caller wrote (N-09).
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments.scoring.examples import VERDICT
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import LocalEnsemble
@@ -19,6 +22,7 @@ from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.releases.pointer import read_pointer
 from tests.support.asgi_clients import LONG_DEADLINE, Event, IngressClient, OpenIngress
+from tests.support.pages import ROOT
 
 FORMS = {
     "release": r"[a-z0-9][a-z0-9._-]{0,62}/[1-9][0-9]{0,14}",
@@ -56,6 +60,19 @@ def test_the_release_is_the_one_that_the_pointer_names_by_its_digest(
         f"default/{pointer.release}",
         pointer.release_sha256,
     )
+
+
+def test_the_documented_example_is_a_response_of_the_shipped_models(client: IngressClient) -> None:
+    """The scores of the host posture age with the date, so they are not compared."""
+
+    def lasting(verdict: Mapping[str, Any]) -> dict[str, Any]:
+        keys = ("id", "verdict", "severity", "release", "release_sha256", "input_sha256")
+        layers = [(layer["layer"], layer["version"]) for layer in verdict["layers"]]
+        return {key: verdict[key] for key in keys} | {"layers": layers}
+
+    event = json.loads((ROOT / "examples" / "ddos_flow.json").read_text())
+
+    assert lasting(client.post("/v1/score", event).json()) == lasting(VERDICT)
 
 
 def test_the_same_ensemble_in_one_process_has_the_same_provenance(

@@ -58,7 +58,7 @@ MEANINGS: Mapping[str, str] = {
     # the operator must act
     "ENSEMBLE_ERROR": "An error of Axon; the log has the details.",
     "INTERNAL_ERROR": "An unexpected error inside Axon; the log has it under the request id.",
-    "CONTROLS_NOT_KEPT": "The switch was not written; if the disk hangs, it may still be: check.",
+    "CONTROLS_NOT_KEPT": "Not written; a hanging disk may write it later: see /v1/layers.",
     "SERVICE_ERROR": "The request is valid, but cannot be done now.",
     "STORE_UNAVAILABLE": "The store does not answer; running work may complete: check, then retry.",
     "STORE_FULL": "The disk of the store is full; nothing was changed. Delete old versions.",

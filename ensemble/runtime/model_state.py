@@ -181,8 +181,7 @@ class SlotEvent:
             `scoring_failed`, `fallback_used`.
         layer: name of the slot's layer.
         kind: of event, None if it concerns all of them.
-        fields: further fields of the log event. `is_news` is False for a repetition, which is
-            counted but not logged.
+        fields: further fields of the log event.
     """
 
     what: str

@@ -16,7 +16,7 @@ def load_events(
     before: tuple[Sequence[LoadedRelease], Mapping[Kind, LoadFailure]],
     after: tuple[Sequence[LoadedRelease], Mapping[Kind, LoadFailure]],
 ) -> Iterator[SlotEvent]:
-    """Report what a load changed; a repeated failure has `is_news` False, to be counted only.
+    """Report what a load changed, and every failure, so that repetitions are counted too.
 
     Args:
         layer: name of the slot's layer.
@@ -35,7 +35,6 @@ def load_events(
             "cause": failure.cause,
             "error": failure.message,
             "error_type": failure.error_type,
-            "is_news": is_news,
         }
         yield SlotEvent("load_failed", layer, kind, fields)
         if is_news and kind not in newest.models:
@@ -44,11 +43,11 @@ def load_events(
     for kind, model in newest.models.items():
         is_repaired = kind in old_problems and kind not in problems
         if id(model.model) not in known or is_repaired:
-            fields = {
+            facts = {
                 "version": model.version,
                 "release": newest.name,
                 "status": str(model.status),
                 "size_bytes": model.size_bytes,
                 **model.facts,
             }
-            yield SlotEvent("loaded", layer, kind, fields)
+            yield SlotEvent("loaded", layer, kind, facts)

@@ -15,14 +15,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope as AsgiScope
 
 from deployments.config import Settings, Tenants
-from deployments.observability import LogThrottle, log_event
+from deployments.observability import LogThrottle, Meter, log_event
 from deployments.poller import Poller
 from deployments.web.api_keys import Key, Scope
 from deployments.web.errors import error_response
@@ -30,9 +30,6 @@ from deployments.web.key_ring import KeyRing
 from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
 from ensemble.store import Tenant
-
-if TYPE_CHECKING:  # its module loads Ray, which the face of this package must not
-    from deployments.observability import Meter
 
 __all__ = ["Authenticator", "Caller", "Keys", "Limits", "allows", "caller_of", "client_of"]
 

@@ -59,11 +59,6 @@ class KeyRing:
         self._data: bytes | None = None  # content that was read last; None before the first read
         self._problem = ""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no key that was not revoked."""
-        return not self._keys
-
     def find(self, token: str) -> Key | None:
         """Return the key that `token` spells; None for an unknown, wrong, expired or revoked one.
 

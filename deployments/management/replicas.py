@@ -79,9 +79,7 @@ class Replicas:
         """Await a call with a timeout; while no replica runs, Serve itself waits for ever."""
         try:
             return await asyncio.wait_for(send(), self._within_s)
-        except EnsembleError as error:
-            raise self._as_ensemble_error(error) from None
-        except GONE as error:
+        except (EnsembleError, *GONE) as error:
             raise self._as_ensemble_error(error) from None
 
     def _as_ensemble_error(self, error: Exception) -> EnsembleError:

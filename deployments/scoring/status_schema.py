@@ -1,4 +1,4 @@
-"""The types of all responses but verdicts: service, status, layers and switches.
+"""The types of the responses about the service, its status, its layers and its switches.
 
 The OpenAPI document is made from these types; their docstrings become its descriptions.
 """

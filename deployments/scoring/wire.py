@@ -57,7 +57,7 @@ class _RawBatch(Struct, forbid_unknown_fields=True):
 
 
 class BatchRequest(Struct, forbid_unknown_fields=True):
-    """Up to 1,000 events, kinds mixed."""
+    """Events, kinds mixed; `maxItems` is the limit of this service."""
 
     events: list[EventRequest]
 

@@ -21,13 +21,7 @@ from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import POINTER, Actor, Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant, parse_serial
-from ensemble.store.operations.archive import (
-    ARCHIVE_LIMIT_BYTES,
-    Imported,
-    export_release,
-    import_archive,
-)
-from ensemble.store.operations.deletion import delete_release
+from ensemble.store.operations.archive import ARCHIVE_LIMIT_BYTES
 from ensemble.store.operations.describe import BundleInfo
 from ensemble.store.operations.quarantine import (
     list_quarantine,
@@ -35,17 +29,10 @@ from ensemble.store.operations.quarantine import (
     quarantine_file,
 )
 from ensemble.store.registry import ModelRegistry, ReleaseOverview, VisibleModel
-from ensemble.store.releases.aliases import (
-    Alias,
-    AliasTarget,
-    get_alias,
-    read_challenger,
-    set_challenger,
-    set_model_alias,
-)
+from ensemble.store.releases.aliases import Alias, AliasTarget, get_alias, read_challenger
 from ensemble.store.releases.list import ReleaseListing
 from ensemble.store.releases.pointer import Pointer, has_pointer, read_pointer
-from ensemble.store.releases.release import promote, publish_release, roll_back
+from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.releases.release_file import Release, read_release
 from ensemble.store.signing import Signer, Trust, key_id_of
 
@@ -64,7 +51,6 @@ __all__ = [
     "BundleInfo",
     "BundleRef",
     "Golden",
-    "Imported",
     "Metadata",
     "ModelName",
     "ModelRegistry",
@@ -84,12 +70,9 @@ __all__ = [
     "bundle_fingerprint",
     "decode_golden",
     "decode_parts",
-    "delete_release",
     "encode_parts",
-    "export_release",
     "get_alias",
     "has_pointer",
-    "import_archive",
     "installed_libraries",
     "key_id_of",
     "list_bundles",
@@ -105,8 +88,5 @@ __all__ = [
     "read_pointer",
     "read_release",
     "refuse_other_type",
-    "roll_back",
-    "set_challenger",
-    "set_model_alias",
     "verify_audit",
 ]

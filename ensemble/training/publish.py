@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.errors import ArtifactError, ArtifactMissing
+from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.features.tabular import schema_sha256
 from ensemble.fusion import Fusion
@@ -27,19 +27,18 @@ from ensemble.store import (
     BundleRef,
     Golden,
     ModelName,
+    ModelRegistry,
     Quota,
     Release,
     ReleaseRef,
     Signer,
     Store,
     Tenant,
-    get_alias,
     promote,
     publish_bundle,
     publish_release,
     read_pointer,
     read_release,
-    set_model_alias,
 )
 
 __all__ = [
@@ -288,8 +287,5 @@ def make_champion(store: Store, ref: BundleRef, *, signer: Signer) -> None:
         ArtifactError: it would not load, or the store does not trust the signer.
         OSError: the disk is full or failing; the former champion stays.
     """
-    try:
-        serial = get_alias(store, ref.tenant, ref.model, Alias.CHAMPION).serial
-    except ArtifactError:
-        serial = 0  # an unreadable alias is replaced; its copy has the last serial
-    set_model_alias(store, ref.tenant, ref.model, Alias.CHAMPION, ref, serial, signer=signer)
+    registry = ModelRegistry(store, ref.tenant, lambda _: signer)
+    registry.set_alias(ref.model, Alias.CHAMPION, ref.version)

@@ -4,7 +4,7 @@
     |- EventError        the caller must act: HTTP 4xx
     |    MalformedJson, MalformedEvent, FeatureMismatch, TooManyEvents, BodyTooLarge, RateLimited,
     |    UnsupportedMediaType, TooManyRows, UnknownJob, JobQuota, UnknownLayer, UnknownModel,
-    |    ModelNotLoaded, ReservedName, UnknownTenant
+    |    ModelNotLoaded, ReservedName, UnknownTenant, UnreadableSource
     |- ArtifactError     the publisher must act: the layer falls back
     |    ArtifactMissing, ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted,
     |    ArtifactIncompatible, InsufficientMemory, LoadTimeout, VersionExists, PointerMoved,
@@ -39,7 +39,7 @@ __all__ = [
     "NotReplayable", "NotServing", "PointerMoved", "QuotaExceeded", "RateLimited", "ReservedName",
     "ServedByRelease", "ServiceError", "SigningUnavailable", "StoreFull", "StoreUnavailable",
     "TooManyEvents", "TooManyRows", "TrainingError", "UnknownJob", "UnknownLayer", "UnknownModel",
-    "UnknownTenant", "UnsupportedMediaType", "VersionExists",
+    "UnknownTenant", "UnreadableSource", "UnsupportedMediaType", "VersionExists",
 ]  # fmt: skip
 
 
@@ -71,7 +71,7 @@ class EnsembleError(Exception):
         vars(self).update(given.arguments)
 
     def __str__(self) -> str:
-        return self.sentence.format_map(vars(self))
+        return self.sentence.format_map(vars(self)).removeprefix(": ")  # where `field` is ""
 
 
 class EventError(EnsembleError, code="INVALID_EVENT"):
@@ -93,9 +93,6 @@ class MalformedEvent(EventError, code="MALFORMED_EVENT"):
     sentence = "{field}: {problem}"
     field: str
     problem: str
-
-    def __str__(self) -> str:
-        return super().__str__() if self.field else self.problem
 
 
 class FeatureMismatch(EventError, code="FEATURE_MISMATCH"):
@@ -197,11 +194,15 @@ class UnknownTenant(EventError, code="UNKNOWN_TENANT"):
     field = "tenant_id"
 
 
-class ArtifactError(EnsembleError, code="MODEL_LOAD_ERROR", cause="files"):
-    """A model file cannot be served.
+class UnreadableSource(EventError, code="UNREADABLE_SOURCE"):
+    """An input file breaks off, or is not of its format from some line on."""
 
-    `cause` is where to look first: files, resources, dependencies or configuration (S1-26).
-    """
+    sentence = "{problem}"
+    problem: str
+
+
+class ArtifactError(EnsembleError, code="MODEL_LOAD_ERROR", cause="files"):
+    """A model file cannot be served; look at `cause` first, e.g. files or dependencies (S1-26)."""
 
 
 class ArtifactMissing(ArtifactError, code="ARTIFACT_MISSING"):

@@ -28,7 +28,7 @@ from deployments.cli.options import (
 )
 from deployments.cli.progress import progress_bars
 from deployments.scoring import verdict_wire
-from ensemble.errors import EventError, TrainingError
+from ensemble.errors import EventError
 from ensemble.events import EventBatch, FlowBatch
 from ensemble.sources import Block, find_source, sources
 from ensemble.verdicts import SPEAKING
@@ -116,7 +116,7 @@ def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any],
     """
     try:
         yield from _verdicts_of_blocks(find_source(file, [JSON_LINES]).read(file), scorer)
-    except (EventError, TrainingError) as error:
+    except EventError as error:
         raise CommandFailed(f"{file.name}: {error}") from None
     except (OSError, EOFError) as error:  # a file that breaks off or only claims to be gzipped
         raise CommandFailed(f"{file.name} cannot be read: {type(error).__name__}") from None

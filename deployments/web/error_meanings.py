@@ -28,6 +28,7 @@ MEANINGS: Mapping[str, str] = {
     "MODEL_NOT_LOADED": "The classifier has not loaded this model; the message gives the reason.",
     "RESERVED_NAME": "The name is reserved: a route of this application, or a model of a layer.",
     "UNKNOWN_TENANT": "There is no such tenant for this key: the key determines the tenant.",
+    "UNREADABLE_SOURCE": "An input file breaks off, or is not of its format from some line on.",
     "UNAUTHORIZED": "The request has no API key, or one that is not valid.",
     "FORBIDDEN": "The key lacks the scope that this route needs.",
     "NOT_FOUND": "There is no such route.",

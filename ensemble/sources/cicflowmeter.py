@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.errors import FeatureMismatch, TrainingError
+from ensemble.errors import FeatureMismatch, UnreadableSource
 from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES, RECOMPUTED, admit, feature_position
 from ensemble.sources.source import Block, Refused, Rows, Source, open_unpacked
@@ -57,8 +57,8 @@ class _CicFlowMeter:
 
         Raises:
             FeatureMismatch: the header lacks a feature.
-            TrainingError: the file breaks off or is not CSV from some line on; the blocks before it
-                were yielded.
+            UnreadableSource: the file breaks off or is not CSV from some line on; the blocks before
+                it were yielded.
         """
         binary = open_unpacked(path)
         with io.TextIOWrapper(binary, encoding="utf-8", errors="replace", newline="") as text:
@@ -66,7 +66,9 @@ class _CicFlowMeter:
             try:
                 header = next(lines, None)
             except (csv.Error, OSError, EOFError, zlib.error) as problem:
-                raise TrainingError(f"the file cannot be read: {type(problem).__name__}") from None
+                raise UnreadableSource(
+                    f"the file cannot be read: {type(problem).__name__}"
+                ) from None
             if not header:
                 raise FeatureMismatch("header", "is missing: the file is empty")
             columns = _Columns.of(header)
@@ -91,7 +93,7 @@ class _CicFlowMeter:
             if block:
                 yield _block(columns, block)
             if broken:
-                raise TrainingError(broken)
+                raise UnreadableSource(broken)
 
 
 SOURCE: Source = _CicFlowMeter()

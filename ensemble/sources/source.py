@@ -87,7 +87,7 @@ class Source(Protocol):
 
         Raises:
             EventError: the header does not fit.
-            TrainingError: the file breaks off; the blocks before were yielded.
+            UnreadableSource: the file breaks off; the blocks before were yielded.
         """
 
 

@@ -106,6 +106,7 @@ def read_flow_table(path: Path) -> FlowTable:
 
     Raises:
         FeatureMismatch: the header lacks a feature.
+        UnreadableSource: the file breaks off, or is not of its format from some line on.
         TrainingError: no line of the file can be read.
     """
     tables: list[FlowTable] = []

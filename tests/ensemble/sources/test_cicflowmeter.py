@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensemble.errors import FeatureMismatch
+from ensemble.errors import FeatureMismatch, UnreadableSource
 from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.sources import Refused, find_source
@@ -111,6 +111,19 @@ def test_a_packed_file_reads_like_a_plain_one(write: Write) -> None:
     )
 
     assert np.array_equal(packed.features, plain.features)
+
+
+def test_a_file_that_breaks_off_is_an_error_of_the_caller(write: Write) -> None:
+    """It was an error of training, also where the file was only scored."""
+    too_long = a_line(c6="1" * 200_000)  # the CSV reader takes cells of 131,072 characters
+    lines = write(FEATURE_NAMES, [a_line(), too_long])
+    packed = write(FEATURE_NAMES, [a_line()], name="flows.csv.gz")
+    packed.write_bytes(packed.read_bytes()[:-20])
+
+    with pytest.raises(UnreadableSource, match=r"from line \d on the file cannot be read: Error"):
+        list(find_source(lines).read(lines))
+    with pytest.raises(UnreadableSource, match="the file cannot be read: EOFError"):
+        list(find_source(packed).read(packed))
 
 
 BAD = [

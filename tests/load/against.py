@@ -1,7 +1,7 @@
 """Throughput of this checkout and of an earlier commit: `python -m tests.load.against COMMIT`.
 
-Both take turns in one run. A figure of another day says little on a machine that does other things
-too; the ratio of two that took turns does.
+Both take turns in one run. A busy machine makes figures of different days incomparable, but not the
+ratio of two systems that took turns.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ WARM_UP_S = 3.0
 
 
 def main() -> None:
-    """Print events/s of both, round by round, and the ratio of the medians."""
+    """Print the events/s of both in each round, and the ratio of the medians."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("commit", help="what to compare with")
+    parser.add_argument("commit", help="commit to compare with")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="times that both are started, each first in turns"
+        "--rounds",
+        type=int,
+        default=3,
+        help="number of times that both are started, in alternating order",
     )
     parser.add_argument(
-        "--seconds", type=float, default=6.0, help="counted, after 3 s of warming up"
+        "--seconds", type=float, default=6.0, help="measured seconds, after 3 s of warm-up"
     )
     options = parser.parse_args()
     loads = loads_of(options.seconds)
@@ -52,7 +55,7 @@ def main() -> None:
 
 
 def loads_of(seconds: float) -> dict[str, Load]:
-    """The name of a load -> the load: single events at 1, 16 and 64 connections, and batches."""
+    """Map the name of each load to the load: single events at 1, 16 and 64 connections; batches."""
     single = single_bodies(made_up_flows(64, seed=3))
     batch = [batch_body(made_up_flows(EVENTS_IN_A_BATCH, seed=3))]
     return {
@@ -66,7 +69,7 @@ def loads_of(seconds: float) -> dict[str, Load]:
 
 
 def rates_of(system: System, loads: Mapping[str, Load]) -> dict[str, float]:
-    """The name of a load -> events scored a second."""
+    """Measure each load, and map its name to events/s."""
     first = next(iter(loads.values())).bodies[0]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -78,7 +81,7 @@ def rates_of(system: System, loads: Mapping[str, Load]) -> dict[str, float]:
 
 @contextmanager
 def checkout_of(commit: str) -> Iterator[Path]:
-    """Check `commit` out beside this checkout, for as long as it is needed."""
+    """Check out `commit` in a temporary folder until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "before"
         subprocess.run(

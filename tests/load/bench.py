@@ -1,9 +1,8 @@
 """`make bench`: Axon, the obvious composition and plain FastAPI, side by side in one run.
 
-Every round starts each system alone, measures it, ends it, and goes on to the next, so that what
-else the machine does falls on all of
-them. It prints the median of the rounds with the least and the most, and asserts no time: it fails
-only where a system failed to answer.
+Every round starts each system alone, measures it and ends it, so that other work of the machine
+affects all systems. It prints the median of the rounds with minimum and maximum, and asserts no
+time. It fails only if a request has no verdict.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from tests.load.systems import SYSTEMS, StartFailed, System, running
 from tests.load.traffic import Load, Window, drive
 
 CONNECTIONS = (1, 16, 64)
-EVENTS_IN_A_BATCH = 1000  # the most that /v1/score/batch takes; S2-17
+EVENTS_IN_A_BATCH = 1000  # the maximum of /v1/score/batch; S2-17
 BATCHES_IN_FLIGHT = 4
-DISTINCT_EVENTS = 512  # so that no cache of one row can answer for all of them
+DISTINCT_EVENTS = 512  # so that no cache of one row can serve all of them
 QUICK_SECONDS, QUICK_WARM_UP_S = 3.0, 1.0
 PACKAGES = ("axon", "ray", "fastapi", "uvicorn", "scikit-learn", "torch", "numpy")
 
@@ -43,7 +42,7 @@ Measured = Mapping[Case, Sequence[Window]]
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How long everything takes."""
+    """The systems to measure, and the times of each measurement."""
 
     seconds: float
     warm_up_s: float
@@ -57,14 +56,14 @@ def bench(
         int, typer.Option(min=1, help="Times each system is started and measured, in turns.")
     ] = 3,
     seconds: Annotated[
-        float, typer.Option(min=0.5, help="Counted seconds of each measurement, after a warm-up.")
+        float, typer.Option(min=0.5, help="Measured seconds of each load, after a warm-up.")
     ] = 8.0,
     warm_up: Annotated[
         float,
-        typer.Option(min=0.0, help="Seconds of load before each measurement that are not counted."),
+        typer.Option(min=0.0, help="Seconds of load before each measurement."),
     ] = 4.0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One round of three seconds: a look, not a figure.")
+        bool, typer.Option("--quick", help="One round of three seconds: a rough figure.")
     ] = False,
     only: Annotated[
         list[str] | None,
@@ -77,11 +76,11 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Throughput of Axon against the obvious composition and plain FastAPI, side by side.
+    """Compare the throughput of Axon with the obvious composition and plain FastAPI.
 
-    Single events at 1, 16 and 64 connections, and batches of 1,000. About eleven minutes as it
-    stands, two with --quick. It needs
-    nothing but this repository, listens on loopback only, and ends everything it starts.
+    Single events at 1, 16 and 64 connections, and batches of 1,000. About eleven minutes by
+    default, two with --quick. It needs only this repository, listens only on loopback, and ends
+    every process that it starts.
     """
     console = Console(width=None if Console().is_terminal else 140)
     chosen = [
@@ -94,13 +93,13 @@ def bench(
         if quick
         else _Plan(seconds, warm_up, rounds, chosen)
     )
-    _tell_machine(console)
+    _print_machine(console)
     with tempfile.TemporaryDirectory(prefix="axon-bench-") as folder:
         empty = Path(folder) / "state"
         empty.mkdir()
         measured, failures = _measure(plan, (state or empty).absolute(), Path(folder), console)
     console.print(_table(measured, plan))
-    _tell_ratios(measured, console)
+    _print_ratios(measured, console)
     failures += [
         f"{system}, {load}: {_worst(windows)}"
         for (system, load), windows in measured.items()
@@ -151,7 +150,7 @@ def _loads(plan: _Plan, system: System, singles: Sequence[bytes], batch: bytes) 
     loads = {
         _single(n): Load("/v1/score", singles, n, plan.warm_up_s, plan.seconds) for n in CONNECTIONS
     }
-    if system.takes_batches:
+    if system.has_batches:
         loads[_batches()] = Load(
             "/v1/score/batch", [batch], BATCHES_IN_FLIGHT, plan.warm_up_s, plan.seconds
         )
@@ -174,7 +173,7 @@ def _table(measured: Measured, plan: _Plan) -> Table:
     table = Table(title=title, title_justify="left")
     for heading in ("system", "load"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("events/s", "p50 ms", "p99 ms", "answers", "failed", "degraded", "coverage"):
+    for heading in ("events/s", "p50 ms", "p99 ms", "verdicts", "failed", "degraded", "coverage"):
         table.add_column(heading, justify="right", no_wrap=True)
     for (system, load), windows in sorted(measured.items(), key=lambda item: _order(item[0], plan)):
         table.add_row(
@@ -202,34 +201,34 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
 
 
-def _tell_ratios(measured: Measured, console: Console) -> None:
-    """Axon over each other system, at each load.
+def _print_ratios(measured: Measured, console: Console) -> None:
+    """Print the ratio of Axon to each other system, at each load.
 
-    The ratio of a round compares what ran in the same minutes.
+    The ratio of a round compares measurements of the same minutes.
     """
-    ours = SYSTEMS[0].name
+    axon = SYSTEMS[0].name
     for other in SYSTEMS[1:]:
         for load in (*map(_single, CONNECTIONS), _batches()):
             pairs = list(
                 zip(
-                    measured.get((ours, load), ()),
+                    measured.get((axon, load), ()),
                     measured.get((other.name, load), ()),
                     strict=False,
                 )
             )
             ratios = [
-                mine.events_per_s / theirs.events_per_s for mine, theirs in pairs if theirs.events
+                first.events_per_s / second.events_per_s for first, second in pairs if second.events
             ]
             if ratios:
                 median, least, most = statistics.median(ratios), min(ratios), max(ratios)
                 console.print(
-                    f"{ours} / {other.name}, {load}: {median:.1f} times ({least:.1f} to "
+                    f"{axon} / {other.name}, {load}: {median:.1f} times ({least:.1f} to "
                     f"{most:.1f})",
                     highlight=False,
                 )
 
 
-def _tell_machine(console: Console) -> None:
+def _print_machine(console: Console) -> None:
     memory_gib = psutil.virtual_memory().total / 2**30
     console.print(
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_processor()}, {os.cpu_count()} cores, "
@@ -259,7 +258,7 @@ def _worst(windows: Sequence[Window]) -> str:
     worst = max(windows, key=lambda window: window.failures)
     return (
         f"{worst.failures} of {worst.failures + worst.answers} failed: "
-        f"{worst.problem or 'no answer came'}"
+        f"{worst.problem or 'no response'}"
     )
 
 

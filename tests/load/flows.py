@@ -1,9 +1,8 @@
 """Made-up network flows for the benchmark: every system gets the same ones, in the same JSON.
 
-They look like benign traffic (short web exchanges, a few long transfers) and agree with themselves
-where a detector would notice:
-rates are counts over time, means lie between least and most. They say nothing about detection; they
-only give the kernels real work.
+They look like benign traffic (short web exchanges, a few long transfers) and are consistent: rates
+are counts over time, means are between minimum and maximum. They do not measure detection; they
+give the kernels realistic work.
 """
 
 from __future__ import annotations
@@ -17,16 +16,11 @@ from ensemble.features.flow import FEATURE_NAMES
 
 __all__ = ["batch_body", "made_up_flows", "single_bodies"]
 
-HOSTS = (
-    "10.0.0.7",
-    "web-1",
-    "ws-17",
-    "",
-)  # two of the demo inventory, one of it or not, and one that gives none
+HOSTS = ("10.0.0.7", "web-1", "ws-17", "")  # hosts of the demo inventory, others, and no host
 
 
 def made_up_flows(count: int, seed: int) -> NDArray[np.float64]:
-    """`count` flows, float64 (count, 78), finite, in the order of `FEATURE_NAMES`."""
+    """Make finite flows, float64 (count, 78), in the order of `FEATURE_NAMES`."""
     random = np.random.default_rng(seed)
     columns = {name: np.zeros(count) for name in FEATURE_NAMES}
     duration = (
@@ -88,12 +82,12 @@ def made_up_flows(count: int, seed: int) -> NDArray[np.float64]:
 
 
 def single_bodies(flows: NDArray[np.float64]) -> list[bytes]:
-    """One body of POST /v1/score for each flow."""
+    """Make one body of POST /v1/score for each flow."""
     return [json.dumps(event).encode() for event in _events(flows)]
 
 
 def batch_body(flows: NDArray[np.float64]) -> bytes:
-    """One body of POST /v1/score/batch with all of them."""
+    """Make one body of POST /v1/score/batch with all flows."""
     return json.dumps({"events": _events(flows)}).encode()
 
 

@@ -30,17 +30,14 @@ from tests.load.systems import AXON, ROOT, SYSTEMS, System, running
 from tests.load.traffic import Load, drive
 
 QUIET, FLOODER = "quiet", "flooder"
-ALONE, TENANT, STRANGER = "nobody", "a tenant", "a stranger"
+ALONE, TENANT, WITHOUT_KEY = "no flood", "a tenant", "a caller without a key"
 PACE_S = 0.02  # between two requests of the quiet tenant
-FLOODING_S = 1.0  # before anything is counted: the flooder's saved-up burst is spent by then
+FLOODING_S = 1.0  # before the measurement, so that the burst of the flooder is spent
 
 
 @dataclass(frozen=True, slots=True)
-class Felt:
-    """What the quiet tenant had.
-
-    Milliseconds of its median and of its 99th percentile, and requests without a verdict.
-    """
+class Measurement:
+    """Latency of the quiet tenant, and the number of its requests without a verdict."""
 
     p50_ms: float
     p99_ms: float
@@ -48,7 +45,7 @@ class Felt:
 
 
 def main() -> None:
-    """Print it, for each rate that a tenant may have."""
+    """Print a table with every kind of flood, for each rate limit."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,15 +54,15 @@ def main() -> None:
         type=float,
         nargs="+",
         default=[1000.0, 100.0],
-        help="requests/s that each tenant may ask; more than the 50 of the quiet one",
+        help="rate limits of a tenant in requests/s; more than the 50 of the quiet one",
     )
-    parser.add_argument("--connections", type=int, default=16, help="of the flooder")
-    parser.add_argument("--rounds", type=int, default=5, help="of each")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each")
+    parser.add_argument("--connections", type=int, default=16, help="connections of the flooder")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement")
+    parser.add_argument("--seconds", type=float, default=6.0, help="seconds of each measurement")
     options = parser.parse_args()
     bodies = single_bodies(made_up_flows(64, seed=3))
     table = Table(
-        "requests/s a tenant may ask",
+        "limit, requests/s",
         "beside",
         "p50",
         "p99",
@@ -75,9 +72,9 @@ def main() -> None:
     )
     for rate in options.rates:
         with tempfile.TemporaryDirectory() as folder:
-            felt = measure(Path(folder), bodies, rate, options)
-        calm_ms = statistics.median(one.p99_ms for one in felt[ALONE])
-        for beside, rounds in felt.items():
+            measured = measure(Path(folder), bodies, rate, options)
+        calm_ms = statistics.median(one.p99_ms for one in measured[ALONE])
+        for beside, rounds in measured.items():
             p50_ms, p99_ms = (
                 statistics.median(getattr(one, name) for one in rounds)
                 for name in ("p50_ms", "p99_ms")
@@ -96,19 +93,19 @@ def main() -> None:
 
 def measure(
     folder: Path, bodies: Sequence[bytes], rate: float, options: argparse.Namespace
-) -> dict[str, list[Felt]]:
-    """Beside whom -> what was felt, one a round."""
+) -> dict[str, list[Measurement]]:
+    """Map each kind of flood to the measurements beside it, one for each round."""
     state, config = folder / "state", folder / "serve_config.yaml"
     keys = {tenant: key_of(tenant, state) for tenant in (QUIET, FLOODER)}
     content = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     content["applications"][0]["args"] = {"auth": {"requests_per_s": rate, "burst": rate}}
     config.write_text(yaml.safe_dump(content))
     command = (*AXON, "serve", "--config", str(config), "--port", "{port}")
-    system = System("Axon", command, tells_health=True, up_at=SYSTEMS[0].up_at, key=keys[QUIET])
-    floods = {ALONE: None, TENANT: keys[FLOODER], STRANGER: ""}
-    felt: dict[str, list[Felt]] = {beside: [] for beside in floods}
+    system = System("Axon", command, has_health=True, up_at=SYSTEMS[0].up_at, key=keys[QUIET])
+    floods = {ALONE: None, TENANT: keys[FLOODER], WITHOUT_KEY: ""}
+    measured: dict[str, list[Measurement]] = {beside: [] for beside in floods}
     with running(system, state, bodies[0], folder / "log") as port:
-        feel(port, bodies, keys[QUIET], options.seconds)  # warms it up
+        measure_quiet(port, bodies, keys[QUIET], options.seconds)  # warm-up
         for number in range(options.rounds):
             for beside, key in floods.items():
                 load = (
@@ -119,16 +116,18 @@ def measure(
                     )
                 )
                 with flooding(port, load):
-                    felt[beside].append(feel(port, bodies, keys[QUIET], options.seconds))
+                    measured[beside].append(
+                        measure_quiet(port, bodies, keys[QUIET], options.seconds)
+                    )
                 print(
-                    f"{rate:,.0f}/s, round {number + 1}, beside {beside}: {felt[beside][-1]}",
+                    f"{rate:,.0f}/s, round {number + 1}, beside {beside}: {measured[beside][-1]}",
                     flush=True,
                 )
-    return felt
+    return measured
 
 
 def key_of(tenant: str, state: Path) -> str:
-    """A new key of a tenant."""
+    """Create a key of a tenant."""
     command = [*AXON, "keys", "create", "--tenant", tenant, "--scope", "score", "--scope", "read"]
     made = subprocess.run(
         command,
@@ -143,7 +142,7 @@ def key_of(tenant: str, state: Path) -> str:
 
 @contextmanager
 def flooding(port: int, load: Load | None) -> Iterator[None]:
-    """Another process sends `load` beside; nobody where there is none."""
+    """Send `load` from another process during the block; None sends nothing."""
     if load is None:
         yield
         return
@@ -158,25 +157,25 @@ def flooding(port: int, load: Load | None) -> Iterator[None]:
         flood.join()
 
 
-def feel(port: int, bodies: Sequence[bytes], key: str, seconds: float) -> Felt:
-    """Ask at the pace of the quiet tenant."""
+def measure_quiet(port: int, bodies: Sequence[bytes], key: str, seconds: float) -> Measurement:
+    """Send requests at the pace of the quiet tenant."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10.0)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    took_ms, unanswered, ends = [], 0, time.perf_counter() + seconds
+    elapsed_ms, unanswered, ends = [], 0, time.perf_counter() + seconds
     while (since := time.perf_counter()) < ends:
         try:
-            connection.request("POST", "/v1/score", bodies[len(took_ms) % len(bodies)], headers)
-            answer = connection.getresponse()
-            answer.read()
-            unanswered += answer.status != http.client.OK
+            connection.request("POST", "/v1/score", bodies[len(elapsed_ms) % len(bodies)], headers)
+            response = connection.getresponse()
+            response.read()
+            unanswered += response.status != http.client.OK
         except (OSError, http.client.HTTPException):
             connection.close()
             unanswered += 1
-        took_ms.append((time.perf_counter() - since) * 1000.0)
+        elapsed_ms.append((time.perf_counter() - since) * 1000.0)
         time.sleep(max(0.0, since + PACE_S - time.perf_counter()))
     connection.close()
-    p50, p99 = np.percentile(took_ms, [50, 99])
-    return Felt(round(float(p50), 2), round(float(p99), 2), unanswered)
+    p50, p99 = np.percentile(elapsed_ms, [50, 99])
+    return Measurement(round(float(p50), 2), round(float(p99), 2), unanswered)
 
 
 if __name__ == "__main__":

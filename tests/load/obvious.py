@@ -2,7 +2,7 @@
 
 It does the work of Axon's layers on a flow (a forest of 100 trees, a principal subspace, a network
 76-64-32-12, the posture of a host, one fused score), in Serve's default environment and with its
-default options but one: see `REQUESTS_HELD`. `python -m tests.load.obvious --port 8001` runs it.
+default options but one: see `ONGOING_REQUESTS`. `python -m tests.load.obvious --port 8001` runs it.
 
 Annotations are not postponed here: Serve pickles the application, and FastAPI could not resolve
 their names.
@@ -33,19 +33,18 @@ from tests.load.flows import made_up_flows
 __all__ = ["main"]
 
 FITTING_ROWS = 2000
-# four deployments of one CPU each and one to spare: with less, Serve's defaults wait for ever
+# four deployments of one CPU each and one spare; with fewer, Serve's defaults wait forever
 CPUS_FOR_DEFAULT_OPTIONS = 5
-# Serve's own default is 5. With 64 connections its router then waits and asks again while the cores
-# idle: measured 4 to 7 requests
-# a second, against 90 with this (two cores, 2026-11-20). A comparison with the former would flatter
-# us.
-REQUESTS_HELD = 100
+# Serve's default is 5. With 64 connections its router then waits and retries while the cores are
+# idle: measured 4 to 7 requests/s, and 90 with this value (two cores, 2026-11-20). A comparison
+# with the default would favour Axon.
+ONGOING_REQUESTS = 100
 WEIGHTS = {"anomaly": 0.33, "behavior": 0.67}
 PRIOR = float(np.log(0.01 / 0.99))
 
 
 class Flow(BaseModel):
-    """One event as it comes in."""
+    """One event of a request."""
 
     kind: str
     id: str = ""
@@ -53,9 +52,9 @@ class Flow(BaseModel):
     features: list[float]
 
 
-@serve.deployment(max_ongoing_requests=REQUESTS_HELD)
+@serve.deployment(max_ongoing_requests=ONGOING_REQUESTS)
 class Anomaly:
-    """Isolation forest and reconstruction error, fitted at the start."""
+    """A layer with isolation forest and reconstruction error, fitted at the start."""
 
     def __init__(self) -> None:
         rows = made_up_flows(FITTING_ROWS, seed=1)[:, used_positions()]
@@ -65,20 +64,19 @@ class Anomaly:
         self.subspace = PCA(n_components=16, random_state=0).fit(scaled)
 
     def score(self, features: list[float]) -> float:
-        """Score of one event, in [0, 1]."""
+        """Score one event, in [0, 1]."""
         row = self.scaler.transform(np.array([features])[:, used_positions()])
-        isolation = -self.forest.score_samples(row)[
-            0
-        ]  # scikit-learn: lower is stranger; ours: higher is stranger
+        # scikit-learn: lower is more anomalous; Axon: higher is more anomalous
+        isolation = -self.forest.score_samples(row)[0]
         residual = np.linalg.norm(
             row - self.subspace.inverse_transform(self.subspace.transform(row))
         )
         return float(0.5 * isolation + 0.5 * residual / (1.0 + residual))
 
 
-@serve.deployment(max_ongoing_requests=REQUESTS_HELD)
+@serve.deployment(max_ongoing_requests=ONGOING_REQUESTS)
 class Behavior:
-    """A small network; its weights do not matter here, its cost does."""
+    """A layer with a small network. Its weights are random, because only its cost matters."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -89,7 +87,7 @@ class Behavior:
         ).eval()
 
     def score(self, features: list[float]) -> float:
-        """Probability that one event is not benign."""
+        """Estimate the probability that one event is not benign."""
         row = self.scaler.transform(np.array([features])[:, used_positions()])
         with torch.no_grad():
             return float(
@@ -97,16 +95,16 @@ class Behavior:
             )
 
 
-@serve.deployment(max_ongoing_requests=REQUESTS_HELD)
+@serve.deployment(max_ongoing_requests=ONGOING_REQUESTS)
 class Resilience:
-    """Posture of a host: chance and impact of a handful of findings."""
+    """A layer with the posture of a host: probability and impact of ten findings."""
 
     def __init__(self) -> None:
         random = np.random.default_rng(2)
         self.findings = {host: random.random((10, 2)) for host in ("10.0.0.7", "web-1", "ws-17")}
 
     def score(self, host: str) -> float:
-        """Score of one host; 0.5 where nothing is known."""
+        """Score one host; 0.5 for an unknown host."""
         findings = self.findings.get(host)
         if findings is None:
             return 0.5
@@ -116,10 +114,10 @@ class Resilience:
 app = FastAPI()
 
 
-@serve.deployment(max_ongoing_requests=REQUESTS_HELD)
+@serve.deployment(max_ongoing_requests=ONGOING_REQUESTS)
 @serve.ingress(app)
 class Ingress:
-    """Awaits the layers and fuses what they say."""
+    """The ingress, which awaits each layer in turn and fuses their scores."""
 
     def __init__(
         self, anomaly: DeploymentHandle, behavior: DeploymentHandle, resilience: DeploymentHandle
@@ -128,7 +126,7 @@ class Ingress:
 
     @app.post("/v1/score")
     async def score(self, flow: Flow) -> dict[str, Any]:
-        """One event's score."""
+        """Score one event."""
         since = time.monotonic()
         layers = {
             "anomaly": await self.anomaly.score.remote(flow.features),
@@ -162,7 +160,7 @@ class Ingress:
 
 
 def main() -> None:
-    """Serve it on loopback until SIGTERM or Ctrl-C."""
+    """Serve the application on loopback until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8001)
     port = parser.parse_args().port

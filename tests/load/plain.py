@@ -1,6 +1,7 @@
-"""Plain FastAPI with Axon's models and kernels in one process: the fastest, without isolation.
+"""Plain FastAPI with Axon's models and kernels in one process: fast, without isolation.
 
-A layer that hangs or crashes stops all of it. It has no deadline, no second release and no replica.
+A layer that hangs or crashes stops the whole process. It has no deadline, no second release and no
+replica.
 `python -m tests.load.plain --port 8002` runs it alone.
 """
 
@@ -25,7 +26,7 @@ __all__ = ["main", "plain_app"]
 
 
 class Flow(BaseModel):
-    """One event as it comes in."""
+    """One event of a request."""
 
     kind: str
     id: str = ""
@@ -34,13 +35,13 @@ class Flow(BaseModel):
 
 
 class Flows(BaseModel):
-    """A batch of them."""
+    """A batch of flows."""
 
     events: list[Flow]
 
 
 class Layer(BaseModel):
-    """One layer's opinion."""
+    """The score of one layer."""
 
     layer: str
     score: float
@@ -50,7 +51,7 @@ class Layer(BaseModel):
 
 
 class Verdict(BaseModel):
-    """The fused answer."""
+    """The fused score with its layers."""
 
     id: str
     score: float
@@ -65,14 +66,14 @@ class Verdict(BaseModel):
     elapsed_ms: float
 
 
-class Answers(BaseModel):
-    """The answers of a batch."""
+class Verdicts(BaseModel):
+    """The verdicts of a batch."""
 
     results: list[Verdict]
 
 
 def plain_app(ensemble: LocalEnsemble) -> FastAPI:
-    """The application around a loaded ensemble."""
+    """Make the application around a loaded ensemble."""
     app = FastAPI()
 
     def scored(events: list[Flow]) -> list[Verdict]:
@@ -86,20 +87,20 @@ def plain_app(ensemble: LocalEnsemble) -> FastAPI:
             features=admitted.features,
             flags=admitted.flags,
         )
-        said = ensemble.score(batch)
+        verdicts = ensemble.score(batch)
         elapsed_ms = (time.monotonic() - since) * 1000.0
         return [
             Verdict(
                 id=batch.ids[row],
-                score=said.score[row],
-                low=said.low[row],
-                high=said.high[row],
-                verdict=said.label[row],
-                severity=said.severity[row],
-                coverage=said.coverage,
-                degraded=said.degraded,
-                status=said.status,
-                layers=[_layer(opinion, row) for opinion in said.layers],
+                score=verdicts.score[row],
+                low=verdicts.low[row],
+                high=verdicts.high[row],
+                verdict=verdicts.label[row],
+                severity=verdicts.severity[row],
+                coverage=verdicts.coverage,
+                degraded=verdicts.degraded,
+                status=verdicts.status,
+                layers=[_layer(scores, row) for scores in verdicts.layers],
                 elapsed_ms=elapsed_ms,
             )
             for row in range(len(batch))
@@ -114,24 +115,24 @@ def plain_app(ensemble: LocalEnsemble) -> FastAPI:
         return scored([event])[0]
 
     @app.post("/v1/score/batch")
-    async def score_batch(batch: Flows) -> Answers:
-        return Answers(results=scored(batch.events))
+    async def score_batch(batch: Flows) -> Verdicts:
+        return Verdicts(results=scored(batch.events))
 
     return app
 
 
-def _layer(opinion: Any, row: int) -> Layer:
+def _layer(scores: Any, row: int) -> Layer:
     return Layer(
-        layer=opinion.layer,
-        score=opinion.scores[row],
-        status=opinion.status,
-        version=opinion.version,
-        reason=opinion.reason or opinion.notes.get(row, ""),
+        layer=scores.layer,
+        score=scores.scores[row],
+        status=scores.status,
+        version=scores.version,
+        reason=scores.reason or scores.notes.get(row, ""),
     )
 
 
 def main() -> None:
-    """Serve it on loopback until SIGTERM or Ctrl-C."""
+    """Serve the application on loopback until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8002)
     port = parser.parse_args().port

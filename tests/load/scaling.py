@@ -35,17 +35,14 @@ EAGER: dict[str, Any] = {
 
 
 def main() -> int:
-    """Run it.
-
-    0 when every deployment that scaled up came down again and at least the ingress did.
-    """
+    """Run the load; return 0 if the ingress scaled up and every deployment scaled down again."""
     prepare_environment()
     import ray  # noqa: PLC0415  # reads the environment that was just prepared
     from ray import serve  # noqa: PLC0415
 
     from deployments.app import build  # noqa: PLC0415
 
-    port, seen, console = free_port(), [], Console()
+    port, samples, console = free_port(), [], Console()
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
@@ -64,27 +61,27 @@ def main() -> int:
             counts = {
                 name: int(one.replica_states.get("RUNNING", 0)) for name, one in running.items()
             }
-            if not seen or seen[-1][1:] != (phase, counts):
-                seen.append((round(elapsed, 1), phase, counts))
+            if not samples or samples[-1][1:] != (phase, counts):
+                samples.append((round(elapsed, 1), phase, counts))
             if phase == "after" and elapsed > CALM_S + LOAD_S + 5 and set(counts.values()) == {1}:
                 break
             time.sleep(0.5)
     finally:
         serve.shutdown()
         ray.shutdown()
-    return _tell(seen, console)
+    return _report(samples, console)
 
 
-def _tell(seen: list[tuple[float, str, dict[str, int]]], console: Console) -> int:
-    names = list(seen[0][2])
+def _report(samples: list[tuple[float, str, dict[str, int]]], console: Console) -> int:
+    names = list(samples[0][2])
     table = Table(
         "second", "phase", *names, box=None, header_style="bold", title="running replicas"
     )
-    for second, phase, counts in seen:
+    for second, phase, counts in samples:
         table.add_row(f"{second:.1f}", phase, *(str(counts.get(name, 0)) for name in names))
     console.print(table)
-    most = max(counts.get("ingress", 0) for _, _, counts in seen)
-    last = seen[-1][2]
+    most = max(counts.get("ingress", 0) for _, _, counts in samples)
+    last = samples[-1][2]
     console.print(f"ingress: up to {most} replicas under load, {last.get('ingress')} at the end")
     return 0 if most > 1 and set(last.values()) == {1} else 1
 

@@ -1,6 +1,6 @@
-"""The systems under test: each is one command, started alone, awaited, and ended with its children.
+"""The measured systems: each is one command, started alone and ended with its children.
 
-It ends only processes that it started, known by process id and start time.
+Only processes started here are ended, identified by process id and start time.
 """
 
 from __future__ import annotations
@@ -24,35 +24,34 @@ __all__ = ["AXON", "SYSTEMS", "StartFailed", "System", "running"]
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 180.0
 STOP_WITHIN_S = 45.0
-SETTLED_STATUSES = {"warming_up", "timeout"}  # a layer that says one of these has not started yet
+STARTING_STATUSES = {"warming_up", "timeout"}  # of a layer that has not started yet
 
 
 class StartFailed(Exception):
-    """A system that gave no answer; the sentence ends with what it wrote."""
+    """A system that did not respond; the message ends with its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One thing to measure.
+    """One system to measure.
 
     Attributes:
         name: in the table.
-        command: that starts it; `{port}` is put in.
-        environment: laid over this process's, from which every setting of Serve is taken out first.
-        takes_batches: it has the route /v1/score/batch.
-        tells_health: it has GET /health with `providers`, so that one can wait for its models.
-        up_at: a path that is answered with 200 once all of it is up: an application that comes
-            later reloads the front proxy, which then
-            closes connections.
-        key: that it takes, "" where keys are off.
-        root: of the checkout it runs from.
+        command: the command that starts it, with `{port}` for the port.
+        environment: variables added to those of this process, without the settings of Serve.
+        has_batches: it has the route /v1/score/batch.
+        has_health: it has GET /health with `providers`, to wait for its models.
+        up_at: a path that responds with 200 once all applications run. An application that starts
+            later reloads the front proxy, which then closes connections.
+        key: API key, "" without authentication.
+        root: of its checkout.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    takes_batches: bool = True
-    tells_health: bool = False
+    has_batches: bool = True
+    has_health: bool = False
     up_at: str = ""
     key: str = ""
     root: Path = ROOT
@@ -62,44 +61,40 @@ AXON = (
     sys.executable,
     "-c",
     "import sys; from deployments.cli import main; sys.exit(main())",
-)  # `axon`, from whichever checkout
+)  # `axon` of the checkout in which it runs
 SYSTEMS: Sequence[System] = (
     System(
         "Axon",
         (*AXON, "serve", "--auth", "off", "--port", "{port}"),
-        tells_health=True,
+        has_health=True,
         up_at="/models/openapi.json",
     ),
     System(
         "obvious composition",
         (sys.executable, "-m", "tests.load.obvious", "--port", "{port}"),
-        {
-            "RAY_worker_niceness": "0"
-        },  # as Axon sets for itself: Ray's 15 would make it yield to the load
-        takes_batches=False,
+        {"RAY_worker_niceness": "0"},  # as Axon sets it; Ray's 15 would give the load priority
+        has_batches=False,
     ),
     System(
         "plain FastAPI",
         (sys.executable, "-m", "tests.load.plain", "--port", "{port}"),
-        {
-            "OMP_NUM_THREADS": "1"
-        },  # as Ray sets for its workers; more threads make single rows slower
+        {"OMP_NUM_THREADS": "1"},  # as Ray sets it; more threads make single rows slower
     ),
 )
 
 
 @contextmanager
 def running(system: System, state: Path, probe: bytes, log: Path) -> Iterator[int]:
-    """`system`, answering; yields its port and ends it afterwards.
+    """Start `system`, wait for its first verdict, yield its port, and end it after the block.
 
     Args:
         system: what to start.
-        state: AXON_STATE of it.
-        probe: a body of /v1/score that has to be answered with 200.
-        log: where its output goes.
+        state: its AXON_STATE.
+        probe: a body of POST /v1/score that must get a 200.
+        log: file for its output.
 
     Raises:
-        StartFailed: it ended, or did not answer in time.
+        StartFailed: it ended, or did not respond in time.
     """
     port = free_port()
     inherited = {
@@ -121,20 +116,20 @@ def running(system: System, state: Path, probe: bytes, log: Path) -> Iterator[in
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # a Ctrl-C in the terminal is the benchmark's; it then ends them in order
+            # a Ctrl-C reaches only the benchmark, which then ends the systems in order
             start_new_session=True,
         )
         try:
-            _await_answer(system, process, port, probe, log)
+            _await_verdict(system, process, port, probe, log)
             yield port
         finally:
             _end(process)
 
 
-def _await_answer(
+def _await_verdict(
     system: System, process: subprocess.Popen[bytes], port: int, probe: bytes, log: Path
 ) -> None:
-    since, problem = time.monotonic(), "no answer"
+    since, problem = time.monotonic(), "no response"
     headers = {"Authorization": f"Bearer {system.key}"} if system.key else {}
     with httpx.Client(
         base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=5.0, trust_env=False
@@ -142,16 +137,16 @@ def _await_answer(
         while time.monotonic() - since < READY_WITHIN_S and process.poll() is None:
             time.sleep(0.25)
             try:
-                answer = client.post(
+                response = client.post(
                     "/v1/score", content=probe, headers={"Content-Type": "application/json"}
                 )
                 if (
-                    answer.status_code == httpx.codes.OK
-                    and "score" in answer.json()
+                    response.status_code == httpx.codes.OK
+                    and "score" in response.json()
                     and not _is_starting(system, client)
                 ):
                     return
-                problem = f"status {answer.status_code}"
+                problem = f"status {response.status_code}"
             except (httpx.HTTPError, ValueError) as error:
                 problem = type(error).__name__
     tail = log.read_text(errors="replace")[-2000:]
@@ -161,12 +156,12 @@ def _await_answer(
 def _is_starting(system: System, client: httpx.Client) -> bool:
     if system.up_at and client.get(system.up_at).status_code != httpx.codes.OK:
         return True
-    providers = client.get("/health").json()["providers"].values() if system.tells_health else ()
-    return any(layer["status"] in SETTLED_STATUSES for layer in providers)
+    providers = client.get("/health").json()["providers"].values() if system.has_health else ()
+    return any(layer["status"] in STARTING_STATUSES for layer in providers)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to stop; what is left of it and of its children after a while is killed, by id."""
+    """Terminate a process, and kill by id what is left of it and its children after a timeout."""
     family = _family(process.pid)
     process.terminate()
     try:
@@ -175,7 +170,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         family = {*family, *_family(process.pid)}
     _, alive = psutil.wait_procs([member for member in family if member.is_running()], timeout=5.0)
     for member in alive:
-        # psutil compares the start time: an id that was given to another process is left alone
+        # psutil compares the start time, so a process that reuses the id is not killed
         member.kill()
     psutil.wait_procs(alive, timeout=5.0)
     process.wait()

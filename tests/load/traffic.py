@@ -1,8 +1,8 @@
 """Closed-loop load: n connections that send the next request after a response, for a given time.
 
-One thread, one epoll, bare keep-alive sockets: a request costs this side some 30 microseconds, a
-tenth of what `httpx` costs, so that on two cores the service keeps its cores. Runs in a process of
-its own.
+One thread, one epoll, plain keep-alive sockets: a request costs the sender some 30 microseconds, a
+tenth of the cost with `httpx`, so that on two cores the service has most of the CPU time. It runs
+in a separate process.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import numpy as np
 __all__ = ["Load", "Traffic", "Window", "drive"]
 
 RECEIVE_BYTES = 1 << 18
-SILENCE_S = 10.0  # an answer that takes longer counts as lost, and its connection is opened anew
-PAUSE_AFTER_LOSS_S = 0.05  # a service that refuses connections is not to be hammered
+SILENCE_S = 10.0  # a request without a response counts as lost, and the connection is replaced
+PAUSE_AFTER_LOSS_S = 0.05  # do not flood a service that refuses connections
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to send, and for how long.
+    """Requests to send, and for how long.
 
     Attributes:
         path: of the route.
-        bodies: sent in turns by all connections together.
+        bodies: sent in turns by all connections.
         connections: requests in flight.
-        warm_up_s: seconds before anything is counted.
-        window_s: seconds that are counted.
-        key: of the tenant who asks, "" where keys are off.
+        warm_up_s: seconds of load before the measurement.
+        window_s: measured seconds.
+        key: API key of the sending tenant, "" without authentication.
     """
 
     path: str
@@ -47,18 +47,18 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What came back within the window.
+    """Responses of the measured seconds.
 
     Attributes:
         seconds: length of the window.
-        answers: with status 200 and a score.
+        answers: responses with status 200 and a score.
         events: scored in them; a batch holds many.
-        failures: other statuses, answers without a score, lost connections, silence.
-        degraded: events whose answer says `degraded`.
-        coverage: mean over the events; 0 where no answer gave one.
-        p50_ms: half of the answers came within.
-        p99_ms: all but one in a hundred came within.
-        problem: what the first failure was, "" without one.
+        failures: other statuses, responses without a score, lost connections, timeouts.
+        degraded: events with a degraded verdict.
+        coverage: mean over the events; 0 without one.
+        p50_ms: median time of an answer.
+        p99_ms: 99th percentile of the time of an answer.
+        problem: the first failure, "" without one.
     """
 
     seconds: float
@@ -73,12 +73,12 @@ class Window:
 
     @property
     def answers_per_s(self) -> float:
-        """Throughput in requests."""
+        """Throughput in requests/s."""
         return self.answers / self.seconds
 
     @property
     def events_per_s(self) -> float:
-        """Throughput in events."""
+        """Throughput in events/s."""
         return self.events / self.seconds
 
 
@@ -98,7 +98,7 @@ _many = msgspec.json.Decoder(_ScoredBatch).decode
 
 @dataclass(slots=True)
 class _Tally:
-    took_s: list[float] = field(default_factory=list)
+    elapsed_s: list[float] = field(default_factory=list)
     events: int = 0
     failures: int = 0
     degraded: int = 0
@@ -109,7 +109,7 @@ class _Tally:
         self.failures += 1
         self.problem = self.problem or problem
 
-    def answered(self, status: bytes, body: bytes, took_s: float) -> None:
+    def answered(self, status: bytes, body: bytes, elapsed_s: float) -> None:
         if status != b"200":
             self.failed(f"status {status.decode()}: {body[:200].decode(errors='replace')}")
             return
@@ -118,7 +118,7 @@ class _Tally:
         except msgspec.DecodeError as error:
             self.failed(f"no score: {error}")
             return
-        self.took_s.append(took_s)
+        self.elapsed_s.append(elapsed_s)
         self.events += len(scored)
         self.degraded += sum(event.degraded for event in scored)
         self.coverage += sum(event.coverage for event in scored)
@@ -128,8 +128,8 @@ class Traffic:
     """The connections to one service.
 
     Args:
-        port: of loopback, where the service listens.
-        load: what to send.
+        port: of the service, on loopback.
+        load: the requests to send.
     """
 
     def __init__(self, port: int, load: Load) -> None:
@@ -147,7 +147,7 @@ class Traffic:
         self._tally = _Tally()
 
     def run(self) -> Window:
-        """Send until the time is over."""
+        """Send until the time is over, and return the measurement."""
         connections = [_Connection(self) for _ in range(self._load.connections)]
         starts = time.perf_counter() + self._load.warm_up_s
         self._until(starts, connections)
@@ -157,11 +157,13 @@ class Traffic:
         for connection in connections:
             connection.close()
         self._selector.close()
-        p50, p99 = np.percentile(tally.took_s, [50, 99]) * 1000.0 if tally.took_s else (0.0, 0.0)
+        p50, p99 = (
+            np.percentile(tally.elapsed_s, [50, 99]) * 1000.0 if tally.elapsed_s else (0.0, 0.0)
+        )
         coverage = tally.coverage / tally.events if tally.events else 0.0
         return Window(
             seconds,
-            len(tally.took_s),
+            len(tally.elapsed_s),
             tally.events,
             tally.failures,
             tally.degraded,
@@ -172,44 +174,44 @@ class Traffic:
         )
 
     def _until(self, ends: float, connections: Sequence[_Connection]) -> None:
-        looked = time.perf_counter()
+        checked_at = time.perf_counter()
         while (now := time.perf_counter()) < ends:
             for key, ready in self._selector.select(min(ends - now, 0.2)):
                 key.data.go_on(ready)
-            if now - looked > 1.0:
-                looked = now
+            if now - checked_at > 1.0:
+                checked_at = now
                 for connection in connections:
                     connection.give_up_if_silent(now)
 
-    def take_request(self) -> bytes:
-        """The next body, with its head."""
+    def next_request(self) -> bytes:
+        """Return the next body with its head."""
         self._next = (self._next + 1) % len(self._requests)
         return self._requests[self._next]
 
     def open(self, connection: _Connection) -> socket.socket:
-        """A new connection to the service, watched for answers."""
+        """Open a connection to the service and watch it for responses."""
         opened = socket.create_connection(("127.0.0.1", self._port), timeout=SILENCE_S)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        opened.settimeout(0.0)  # never waits: epoll does
+        opened.settimeout(0.0)  # never blocks; epoll waits
         self._selector.register(opened, selectors.EVENT_READ, connection)
         return opened
 
     def watch(self, connection: _Connection, opened: socket.socket, *, also_writable: bool) -> None:
-        """Wake `connection` for responses, and if `also_writable` for room in its send buffer."""
+        """Watch a connection for responses, and if `also_writable` for space in its send buffer."""
         self._selector.modify(
             opened,
             selectors.EVENT_READ | (selectors.EVENT_WRITE if also_writable else 0),
             connection,
         )
 
-    def forget(self, opened: socket.socket) -> None:
-        """Watch a connection no longer, and close it."""
+    def close(self, opened: socket.socket) -> None:
+        """Stop watching a connection, and close it."""
         self._selector.unregister(opened)
         opened.close()
 
     @property
     def tally(self) -> _Tally:
-        """What is counted now."""
+        """The current counts."""
         return self._tally
 
 
@@ -222,7 +224,7 @@ class _Connection:
         self._send()
 
     def close(self) -> None:
-        self._traffic.forget(self._opened)
+        self._traffic.close(self._opened)
 
     def go_on(self, ready: int) -> None:
         try:
@@ -235,21 +237,21 @@ class _Connection:
 
     def give_up_if_silent(self, now: float) -> None:
         if now - self._sent > SILENCE_S:
-            self._lose("no answer")
+            self._lose("no response")
 
     def _send(self) -> None:
         self._answer, self._needed = b"", 0
-        self._unsent = memoryview(self._traffic.take_request())
+        self._unsent = memoryview(self._traffic.next_request())
         self._sent = time.perf_counter()
-        self._is_waiting_for_room = False
+        self._is_waiting_to_send = False
         self._send_rest()
 
     def _send_rest(self) -> None:
-        with suppress(BlockingIOError):  # the socket is full: epoll tells when it is not
+        with suppress(BlockingIOError):  # the send buffer is full; epoll reports when it has space
             self._unsent = self._unsent[self._opened.send(self._unsent) :]
-        if bool(self._unsent) != self._is_waiting_for_room:
-            self._is_waiting_for_room = bool(self._unsent)
-            self._traffic.watch(self, self._opened, also_writable=self._is_waiting_for_room)
+        if bool(self._unsent) != self._is_waiting_to_send:
+            self._is_waiting_to_send = bool(self._unsent)
+            self._traffic.watch(self, self._opened, also_writable=self._is_waiting_to_send)
 
     def _receive(self) -> None:
         came = self._opened.recv(RECEIVE_BYTES)
@@ -264,15 +266,15 @@ class _Connection:
             self._body_at = end + 4
             self._needed = self._body_at + _content_length(self._answer[:end])
         if len(self._answer) >= self._needed:
-            took_s = time.perf_counter() - self._sent
+            elapsed_s = time.perf_counter() - self._sent
             self._traffic.tally.answered(
-                self._answer[9:12], self._answer[self._body_at : self._needed], took_s
+                self._answer[9:12], self._answer[self._body_at : self._needed], elapsed_s
             )
             self._send()
 
     def _lose(self, problem: str) -> None:
         self._traffic.tally.failed(problem)
-        self._traffic.forget(self._opened)
+        self._traffic.close(self._opened)
         time.sleep(PAUSE_AFTER_LOSS_S)
         self._opened = self._traffic.open(self)
         self._send()
@@ -281,14 +283,14 @@ class _Connection:
 def _content_length(head: bytes) -> int:
     at = head.lower().find(b"\r\ncontent-length:")
     if at < 0:
-        raise OSError(f"an answer without a length: {head[:200].decode(errors='replace')}")
+        raise OSError(f"a response without a length: {head[:200].decode(errors='replace')}")
     return int(head[at + 17 :].split(b"\r\n", 1)[0])
 
 
 def drive(port: int, load: Load) -> Window:
-    """Put `load` on the service at `port`; blocks until it is over.
+    """Send `load` to the service at `port`, and return the measurement.
 
     Raises:
-        OSError: the service takes no connections.
+        OSError: the service accepts no connections.
     """
     return Traffic(port, load).run()

@@ -1,7 +1,7 @@
 """Detection on real flows (CICIDS2017) in a minute: later flows, and two families left out.
 
-The network gets a seventh of its steps here. The full evaluation, nested over all ten families, is
-`axon train flows`.
+The network is trained with a seventh of its steps here. `axon train flows` does the full
+evaluation, nested over all ten families.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from ensemble.training.recipes import behavior, flow_ensemble
 from ensemble.training.recipes.flow_ensemble import fit_flows
 
 STEPS = 200
-BENIGN_KEPT, ATTACKS_KEPT = (
-    1200,
-    120,
-)  # of each: a hundred flows of a flood teach what four thousand do
+# of each family: a hundred flows of a flood train as well as four thousand
+BENIGN_FLOWS, FLOWS_OF_A_FAMILY = 1200, 120
 UNSEEN = ("DDoS", "Portscan")
 SEEN = ("Botnet", "FTP-Patator", "DoS GoldenEye")
 
@@ -33,9 +31,9 @@ def real(data_root: Path) -> FlowTable:
 
 @pytest.fixture(scope="module")
 def judged(real: FlowTable) -> Judged:
-    """Fitted on the first 70 % of each (day, label), the unseen families apart.
+    """Scores of layers fitted on the first 70 % of each (day, label), without the unseen families.
 
-    Judged on the rest and on those families.
+    The scores are of the other flows and of the unseen families.
     """
     early, late = real.split_by_time(0.7)
     with pytest.MonkeyPatch.context() as patch:
@@ -45,13 +43,13 @@ def judged(real: FlowTable) -> Judged:
 
 
 def _thinned(table: FlowTable, families: tuple[str, ...]) -> FlowTable:
-    """Evenly over time, some flows of each family and of benign traffic."""
-    kept = []
+    """Select some flows of each family and of benign traffic, evenly over time."""
+    selected = []
     for family in ("BENIGN", *families):
         rows = np.flatnonzero(table.families == family)
-        most = BENIGN_KEPT if family == "BENIGN" else ATTACKS_KEPT
-        kept.append(rows[np.linspace(0, rows.size - 1, min(most, rows.size)).astype(int)])
-    return table.select(np.sort(np.concatenate(kept)))
+        most = BENIGN_FLOWS if family == "BENIGN" else FLOWS_OF_A_FAMILY
+        selected.append(rows[np.linspace(0, rows.size - 1, min(most, rows.size)).astype(int)])
+    return table.select(np.sort(np.concatenate(selected)))
 
 
 def _auroc(judged: Judged, family: str) -> float:
@@ -66,11 +64,8 @@ def _auroc(judged: Judged, family: str) -> float:
     return figures[FUSED].auroc
 
 
-def test_later_flows_of_known_families_stand_out(judged: Judged) -> None:
-    """Needs ../shared/data.
-
-    Split by time within each day and label: a random split would flatter.
-    """
+def test_later_flows_of_known_families_are_detected(judged: Judged) -> None:
+    """Needs ../shared/data. The split is by time; a random split would give too high figures."""
     known = ~np.isin(judged.families, UNSEEN)
     later = Judged(
         {name: column[known] for name, column in judged.scores.items()},
@@ -85,6 +80,6 @@ def test_later_flows_of_known_families_stand_out(judged: Judged) -> None:
 
 
 @pytest.mark.parametrize("family", UNSEEN)
-def test_a_family_that_nothing_had_seen_stands_out_too(judged: Judged, family: str) -> None:
+def test_a_family_that_was_not_in_the_training_is_detected_too(judged: Judged, family: str) -> None:
     """Needs ../shared/data. The layers, the calibration and the fusion were fitted without it."""
     assert _auroc(judged, family) >= 0.95

@@ -1,6 +1,6 @@
 """Detection of masqueraders on real commands.
 
-30 users, learnt on their first 50 blocks, judged on the next 100.
+The model is fitted on the first 50 blocks of 30 users, and scores the next 100.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ensemble.training.recipes.process_anomaly import (
 
 @pytest.fixture(scope="module")
 def data_dir() -> Path:
-    """Needs ../shared/data, or the folder that AXON_DATA names."""
+    """The labelled data: ../shared/data, or the folder that AXON_DATA names."""
     folder = Path(
         os.environ.get("AXON_DATA")
         or Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -49,9 +49,9 @@ def trained(data_dir: Path) -> TrainedProcesses:
 
 
 def plain_surprisal(clean: MasqueradeBlocks, later: MasqueradeBlocks) -> np.ndarray:
-    """Surprisal under a table of each user's own commands, add-one smoothing.
+    """Compute the surprisal under each user's command frequencies, with add-one smoothing.
 
-    What any analyst would try first.
+    This is the obvious baseline.
     """
     launches: dict[str, Counter[str]] = defaultdict(Counter)
     for user, name in zip(clean.events.users, clean.events.names, strict=True):
@@ -65,21 +65,21 @@ def plain_surprisal(clean: MasqueradeBlocks, later: MasqueradeBlocks) -> np.ndar
     return -np.log(chances)
 
 
-def test_masqueraders_stand_out_and_more_than_in_a_plain_frequency_table(
+def test_masqueraders_are_detected_better_than_by_a_plain_frequency_table(
     trained: TrainedProcesses, masquerade: tuple[MasqueradeBlocks, MasqueradeBlocks]
 ) -> None:
-    """A block is the mean of its events' calibrated scores.
+    """The score of a block is the mean of its events' calibrated scores.
 
-    Each user's calibration had not seen that user's labels.
+    Each user's calibration is fitted without the labels of that user.
     """
     clean, later = masquerade
-    by_block, is_stranger = (
+    by_block, is_masquerade = (
         later.mean_by_block(plain_surprisal(clean, later)),
         later.is_masquerade_block,
     )
-    plain = separation(by_block[~is_stranger], by_block[is_stranger])
+    plain = separation(by_block[~is_masquerade], by_block[is_masquerade])
     shipped_by_block = later.mean_by_block(trained.model.score(later.events).scores)
-    shipped = separation(shipped_by_block[~is_stranger], shipped_by_block[is_stranger])
+    shipped = separation(shipped_by_block[~is_masquerade], shipped_by_block[is_masquerade])
     print(
         f"\nblocks, each user held out in turn: {trained.metrics}\nblocks, shipped "
         f"calibration: {shipped}\nblocks, plain table: {plain}"
@@ -100,12 +100,12 @@ def test_the_shipped_model_scores_rarity_alone_and_its_benign_scores_are_those_o
     assert trained.sizes["users"] == 30
 
 
-def test_real_windows_processes_train_a_model_of_ones_own(
+def test_real_windows_processes_train_a_model_of_a_tenant(
     data_dir: Path, trained: TrainedProcesses
 ) -> None:
     """The recordings have no benign label.
 
-    Here they only show that the whole road works on real command lines.
+    The test shows only that training works on real command lines.
     """
     events = read_process_events(data_dir / "process_windows" / "process_creations.csv.gz")
 

@@ -1,4 +1,4 @@
-"""The house on its syntax tree: who may import whom, and what `ensemble/` may never touch.
+"""Architecture rules, checked on the syntax tree: imports, and what `ensemble/` may not use.
 
 The rules are those of DESIGN section 2. Each test reads every module once and names all offenders.
 """
@@ -69,15 +69,15 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("app",),
     ),
 }
-"""The rungs inside a large package, by the name of the module or package in it."""
+"""The rungs inside a large package, by the names of its modules and packages."""
 
 BY_FILE = ("ensemble.kernels", "ensemble.layers", "ensemble.training")
-"""Packages that are imported by file: a detector or a recipe brings its library with it."""
+"""Packages that are imported by file: each detector or recipe imports its own library."""
 
-FACES_OF_THEIR_OWN = {"ensemble.store.files"}
-"""Packages inside a package that others may import too."""
+PUBLIC_SUBPACKAGES = {"ensemble.store.files"}
+"""Packages inside a package that other packages may import."""
 
-OLD_WORDS_OF_OTHERS = {
+OLD_WORDS_IN_CONTRACTS = {
     "deployments.app": {"AUTOSCALING_LOOK_BACK_S"},  # Ray's term
     "deployments.config.settings": {  # keys of configs/default.yaml, which do not change
         "jobs_kept",
@@ -97,16 +97,16 @@ NOT_IN_ENSEMBLE = {
     "ray", "starlette", "pydantic", "yaml", "typer", "rich", "httpx", "deployments", "tests",
     "uvicorn", "requests",
 }  # fmt: skip
-KEEPS_FILES = ("ensemble.store", "ensemble.retro")
+WITH_FILES = ("ensemble.store", "ensemble.retro")
 ONLY_WITH_FILES = {"msgspec", "fcntl", "shutil", "tempfile", "cryptography"}
 ONLY_IN_TRAINING = {"sklearn", "scipy", "pandas", "joblib", "matplotlib", "cvss"}
-"""Libraries that serving does without: it needs plain arrays."""
+"""Libraries that serving does not need, because models are plain arrays."""
 HEAVY = {"torch", "sklearn", "scipy", "pandas", "matplotlib", "joblib", "ray", "typer"}
-"""Libraries that no face imports, so that a face costs nothing."""
+"""Libraries that no public interface imports, so that its import is fast."""
 READS_PICKLES = {"ensemble.legacy.safe_unpickle": {"joblib"}}  # behind an allow-list
 READS_STATE_DICTS = {  # with `weights_only=True`, in the child process alone
     "ensemble.legacy.decode": {"torch.load"},
-    "ensemble.legacy.sandbox_child": {"torch.load"},  # of bytes that it saved itself
+    "ensemble.legacy.sandbox_child": {"torch.load"},  # of bytes that the child itself saved
 }
 STARTS_PROCESSES = {"ensemble.legacy.sandbox"}
 RUNS_CODE = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "skops"}
@@ -119,12 +119,12 @@ CLOCKS = {
     "datetime.now",
     "datetime.utcnow", "date.today",
 }  # fmt: skip
-OFF_LINE = ("ensemble.training", "ensemble.legacy")  # what a replica never imports
+OFF_LINE = ("ensemble.training", "ensemble.legacy")  # a replica never imports these
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module, read and not run."""
+    """A module, parsed and not imported."""
 
     name: str
     path: Path
@@ -132,20 +132,20 @@ class Module:
 
     @property
     def package(self) -> str:
-        """Its place on the ladder: the second name, e.g. `ensemble.store`."""
+        """Its package in LADDER: the first two names, e.g. `ensemble.store`."""
         return ".".join(self.name.split(".")[:2])
 
     def imports(self, *, at_run_time: bool = False) -> set[str]:
-        """Modules this one imports, by full name.
+        """Collect the modules that this one imports, by full name.
 
         Args:
-            at_run_time: leave out those under `if TYPE_CHECKING`.
+            at_run_time: without those under `if TYPE_CHECKING`.
         """
         nodes = walk(self.tree, at_run_time=at_run_time)
         return {name for node in nodes for name in imported(node)}
 
     def dotted(self) -> Iterator[tuple[str, bool]]:
-        """Every `name` and `a.b.c` of the module, and whether it is called."""
+        """Yield every `name` and `a.b.c` of the module, and whether it is called."""
         called = {id(node.func) for node in ast.walk(self.tree) if isinstance(node, ast.Call)}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Attribute | ast.Name):
@@ -175,7 +175,7 @@ def imported(node: ast.AST) -> Iterator[str]:
 
 @cache
 def paths() -> dict[str, Path]:
-    found = [path for half in ("ensemble", "deployments") for path in (ROOT / half).rglob("*.py")]
+    found = [path for tree in ("ensemble", "deployments") for path in (ROOT / tree).rglob("*.py")]
     return {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in sorted(found)
@@ -203,14 +203,14 @@ def packages() -> set[str]:
 
 
 def test_a_module_imports_only_packages_below_its_own() -> None:
-    """A module that looks up cannot be understood, tested or replaced alone."""
+    """A module that imports upwards cannot be understood, tested or replaced alone."""
     offenders = []
     for module in modules():
         if module.name == "deployments":
             continue
         own = rung(module.package, LADDER)
         if own is None:
-            offenders.append(f"{module.name} stands on no rung: give its package one in LADDER")
+            offenders.append(f"{module.name} is on no rung: add its package to LADDER")
             continue
         for name in module.imports() & paths().keys():
             package = ".".join(name.split(".")[:2])
@@ -222,7 +222,7 @@ def test_a_module_imports_only_packages_below_its_own() -> None:
 
 
 @pytest.mark.parametrize("package", INNER_LADDERS)
-def test_inside_a_large_package_imports_go_down_too(package: str) -> None:
+def test_inside_a_large_package_imports_go_down(package: str) -> None:
     ladder = INNER_LADDERS[package]
     offenders = []
     for module in modules():
@@ -231,7 +231,7 @@ def test_inside_a_large_package_imports_go_down_too(package: str) -> None:
         place = module.name.removeprefix(f"{package}.").split(".")[0]
         own = rung(place, ladder)
         if own is None:
-            offenders.append(f"{module.name} stands on no rung of {package}")
+            offenders.append(f"{module.name} is on no rung of {package}")
             continue
         for name in module.imports() & paths().keys():
             if not name.startswith(f"{package}."):
@@ -244,14 +244,14 @@ def test_inside_a_large_package_imports_go_down_too(package: str) -> None:
     assert offenders == []
 
 
-def test_nothing_is_imported_past_a_face() -> None:
-    """What others may use of a package stands in `__all__` of its `__init__.py`."""
+def test_imports_use_the_public_interface_of_a_package() -> None:
+    """The public names of a package are in `__all__` of its `__init__.py`."""
     faces = {name for name in packages() if has_face(name)}
     offenders = []
     for module in modules():
         for name in module.imports() & paths().keys():
             for face in faces:
-                shown = offered(face) | FACES_OF_THEIR_OWN
+                shown = offered(face) | PUBLIC_SUBPACKAGES
                 inside = name.startswith(f"{face}.") and name not in shown
                 if (
                     inside
@@ -263,8 +263,8 @@ def test_nothing_is_imported_past_a_face() -> None:
     assert offenders == []
 
 
-def test_what_a_face_offers_is_imported_from_it() -> None:
-    """Also of a package whose other modules are imported by file."""
+def test_a_public_name_is_imported_from_its_package() -> None:
+    """Also from a package whose other modules are imported by file."""
     offenders = []
     for face in (module for module in modules() if module.path.name == "__init__.py"):
         behind = {name for name in face.imports() & paths().keys() if within(name, face.name)}
@@ -286,13 +286,13 @@ def has_face(package: str) -> bool:
 
 
 def within_sibling(module: str, face: str) -> bool:
-    """Whether `module` is inside the package that `face` is a part of."""
+    """Whether `module` is inside the package that contains `face`."""
     parent = face.rsplit(".", 1)[0]
     return "." in parent and within(module, parent)
 
 
 def offered(package: str) -> set[str]:
-    """Modules that the face of a package offers as modules."""
+    """Collect the modules that a package exports as modules."""
     module = next(module for module in modules() if module.name == package)
     return {
         name
@@ -306,8 +306,8 @@ def is_offered(name: str, face: Module) -> bool:
     return any(f"{node.module}.{alias.name}" == name for node in body for alias in node.names)
 
 
-def test_a_face_is_cheap() -> None:
-    """A face imports no library that costs seconds."""
+def test_the_import_of_a_package_is_fast() -> None:
+    """No `__init__.py` imports a library that takes seconds."""
     offenders = {
         module.name: sorted(found)
         for module in modules()
@@ -318,7 +318,7 @@ def test_a_face_is_cheap() -> None:
     assert offenders == {}
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_no_modules_import_each_other_in_a_cycle() -> None:
     graph = {
         module.name: (module.imports(at_run_time=True) & paths().keys()) - {module.name}
         for module in modules()
@@ -326,25 +326,25 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
     try:
         TopologicalSorter(graph).prepare()
-    except CycleError as circle:
-        pytest.fail(" -> ".join(circle.args[1]))
+    except CycleError as cycle:
+        pytest.fail(" -> ".join(cycle.args[1]))
 
 
-def test_ensemble_knows_no_ray_no_web_and_no_terminal() -> None:
+def test_ensemble_imports_no_ray_no_web_and_no_terminal_library() -> None:
     """DESIGN: `ensemble/` is numpy, scikit-learn and torch; `deployments/` moves bytes."""
     offenders = {}
     for module in ensemble():
         known = {name.split(".")[0] for name in module.imports()}
-        keeps_files = any(within(module.name, package) for package in KEEPS_FILES)
-        found = known & (NOT_IN_ENSEMBLE | (set() if keeps_files else ONLY_WITH_FILES))
+        may_use_files = any(within(module.name, package) for package in WITH_FILES)
+        found = known & (NOT_IN_ENSEMBLE | (set() if may_use_files else ONLY_WITH_FILES))
         if found:
             offenders[module.name] = found
 
     assert offenders == {}
 
 
-def test_what_serves_imports_nothing_that_only_training_needs() -> None:
-    """Arrays first: a model loads anywhere, and a replica starts in a tenth of the time."""
+def test_serving_modules_import_no_library_that_only_training_needs() -> None:
+    """Models are plain arrays, and a replica starts in a tenth of the time."""
     offenders = {
         module.name: found
         for module in ensemble()
@@ -372,8 +372,8 @@ def test_ensemble_reads_no_environment() -> None:
     assert offenders == []
 
 
-def test_ensemble_reads_no_clock_but_the_one_it_is_given() -> None:
-    """`now: Callable[[], float] = time.time` names a clock and does not read it."""
+def test_ensemble_reads_no_clock_except_a_passed_one() -> None:
+    """`now: Callable[[], float] = time.time` passes a clock and does not read it."""
     offenders = [
         f"{module.name}: {dotted}"
         for module in ensemble()
@@ -384,7 +384,7 @@ def test_ensemble_reads_no_clock_but_the_one_it_is_given() -> None:
     assert offenders == []
 
 
-def test_nothing_is_read_that_could_run_code() -> None:
+def test_no_module_reads_a_format_that_could_run_code() -> None:
     """A model file is untrusted input: arrays and JSON only."""
     offenders = []
     for module in modules():
@@ -402,7 +402,7 @@ def test_nothing_is_read_that_could_run_code() -> None:
 
 
 def test_only_one_module_reads_pickles() -> None:
-    """DESIGN, decision 4: files of the older engine are read in one place, behind its guard."""
+    """DESIGN, decision 4: files of the older engine are read in one place, with an allow-list."""
     known = {
         module.name: {
             name.split(".")[0]
@@ -415,8 +415,8 @@ def test_only_one_module_reads_pickles() -> None:
     assert {name: libraries for name, libraries in known.items() if libraries} == READS_PICKLES
 
 
-def test_untrusted_files_are_decoded_in_the_sandbox_alone() -> None:
-    """The parent process never unpickles: `decode` is imported by the child alone."""
+def test_untrusted_files_are_decoded_only_in_the_sandbox() -> None:
+    """The parent process never unpickles: only the child imports `decode`."""
     importers = {
         name: {module.name for module in modules() if name in module.imports()}
         for name in ("ensemble.legacy.decode", "ensemble.legacy.safe_unpickle")
@@ -428,8 +428,8 @@ def test_untrusted_files_are_decoded_in_the_sandbox_alone() -> None:
     }
 
 
-def test_legacy_is_known_to_the_terminal_alone() -> None:
-    """What serves imports neither scikit-learn nor joblib, and reads only converted models."""
+def test_only_the_terminal_imports_legacy() -> None:
+    """Serving imports neither scikit-learn nor joblib, and reads only converted models."""
     importers = {
         module.name
         for module in modules()
@@ -440,13 +440,13 @@ def test_legacy_is_known_to_the_terminal_alone() -> None:
     assert [name for name in importers if not any(within(name, ok) for ok in allowed)] == []
 
 
-def test_ensemble_starts_no_process_but_the_sandbox() -> None:
+def test_ensemble_starts_no_process_except_the_sandbox() -> None:
     starters = {module.name for module in ensemble() if "subprocess" in module.imports()}
 
     assert starters == STARTS_PROCESSES
 
 
-def test_a_module_is_a_page() -> None:
+def test_a_module_is_not_longer_than_the_limit() -> None:
     lines = {module.name: len(module.path.read_text().splitlines()) for module in modules()}
     overlong = {name for name, length in lines.items() if length > LONGEST_MODULE}
 
@@ -454,18 +454,18 @@ def test_a_module_is_a_page() -> None:
 
 
 def test_names_are_standard_terms() -> None:
-    """HOUSE, section 7: one word for one thing, and the field's own."""
+    """HOUSE, section 7: one word for one thing, and the standard one."""
     found = names_with_old_words(paths())
     offenders = {
         name: left
         for name, old in found.items()
-        if (left := old - OLD_WORDS_OF_OTHERS.get(name, set()))
+        if (left := old - OLD_WORDS_IN_CONTRACTS.get(name, set()))
     }
 
     assert offenders == {}
 
 
-def test_a_module_opens_with_a_sentence() -> None:
+def test_the_first_line_of_a_module_is_a_sentence() -> None:
     offenders = []
     for module in modules():
         docstring = ast.get_docstring(module.tree) or "nothing"
@@ -475,7 +475,7 @@ def test_a_module_opens_with_a_sentence() -> None:
     assert offenders == []
 
 
-def test_a_module_lists_what_it_offers_and_offers_what_it_lists() -> None:
+def test_a_module_lists_its_public_names_and_defines_them() -> None:
     offenders = []
     for module in modules():
         body = module.tree.body
@@ -501,12 +501,12 @@ def test_a_module_lists_what_it_offers_and_offers_what_it_lists() -> None:
 
 
 def is_for_types(node: ast.stmt) -> TypeGuard[ast.If]:
-    """Whether a lazy face names here, for type checkers, what its `__getattr__` imports."""
+    """Whether a lazy package names here, for type checkers, what its `__getattr__` imports."""
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def test_no_test_imports_from_a_test_module_or_a_conftest() -> None:
-    """Shared helpers are in tests/support, so that a test module can change or go on its own."""
+    """Shared helpers are in tests/support, so that a test module can change or be removed alone."""
     wrong = {
         (path.relative_to(ROOT).as_posix(), node.module)
         for path in (ROOT / "tests").rglob("*.py")
@@ -519,8 +519,8 @@ def test_no_test_imports_from_a_test_module_or_a_conftest() -> None:
     assert not wrong
 
 
-def test_importing_a_module_does_nothing() -> None:
-    """STYLE, section 1: no folder made, no logging set up, no model read."""
+def test_the_import_of_a_module_has_no_effects() -> None:
+    """STYLE, section 1: it makes no folder, sets up no logging and reads no model."""
     offenders = []
     for module in modules():
         body = module.tree.body
@@ -549,7 +549,7 @@ def test_importing_a_module_does_nothing() -> None:
 
 
 def test_every_imported_library_is_a_dependency() -> None:
-    """What works only where something else happened to be installed breaks on a fresh machine."""
+    """A library that only another package installs may be missing on a new machine."""
     project = (ROOT / "pyproject.toml").read_text().casefold().replace("_", "-")
     called = {
         "sklearn": "scikit-learn",

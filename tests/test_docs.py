@@ -1,6 +1,6 @@
-"""README, runbook and docs: what they show can be pasted, and what they name exists.
+"""README, runbook and docs: their examples work, and the names in them exist.
 
-Each test reads every page and names all offenders.
+Each test reads every page and lists all offenders.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ MADE_BY_OPERATORS = {"configs/tenants.yaml"}
 LEAST_CHECKED = 40  # links, commands: a pattern that no longer matches must not pass
 
 
-def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
-    """Two commands do everything on a fresh machine."""
+def test_the_readme_is_short_and_starts_with_the_two_main_commands() -> None:
+    """Two commands are enough on a new machine."""
     assert len(README.read_text().splitlines()) <= LONGEST_README
     first = [shell_words(command) for command in commands(README)][:2]
     assert first == [["make", "serve"], ["make", "test"]]
@@ -131,7 +131,7 @@ def test_every_json_block_is_json_and_its_events_are_events() -> None:
                 _check_body("/v1/score", block)
 
 
-def test_the_shown_answers_have_fields_of_an_answer() -> None:
+def test_the_shown_responses_have_fields_of_a_response() -> None:
     shown = [json.loads(block) for page in PAGES for block in blocks(page, "json")]
     verdicts = [one for one in shown if "verdict" in one]
 
@@ -139,7 +139,7 @@ def test_the_shown_answers_have_fields_of_an_answer() -> None:
     assert set().union(*verdicts) <= set(verdict_wire.Verdict.__struct_fields__)
 
 
-def test_every_field_of_an_answer_is_explained_and_every_explained_field_exists() -> None:
+def test_every_field_of_a_verdict_is_explained_and_every_explained_field_exists() -> None:
     fields = set(verdict_wire.Verdict.__struct_fields__)
     concepts = _explained(ROOT / "docs" / "concepts.md")
 
@@ -148,7 +148,7 @@ def test_every_field_of_an_answer_is_explained_and_every_explained_field_exists(
     assert _explained(README)
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     wrong, checked = [], 0
     for page in (*PAGES, ROOT / "CHANGELOG.md"):
         for path, anchor in links(page):
@@ -167,7 +167,7 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_every_path_in_code_style_exists() -> None:
-    """A file that is named and not linked moves unnoticed."""
+    """A path that is not a link would not fail the test of the links."""
     roots = "ensemble|deployments|tests|examples|configs|docs"
     missing = {
         f"{page.name}: {path}"
@@ -178,7 +178,7 @@ def test_every_path_in_code_style_exists() -> None:
     assert missing == set()
 
 
-def test_nothing_is_left_to_be_filled_in() -> None:
+def test_no_page_has_a_placeholder() -> None:
     left = [
         page.name for page in PAGES if re.search(r"@@\w+@@|TODO|TBD|XXX|FIXME", page.read_text())
     ]
@@ -199,7 +199,7 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 def test_every_route_that_a_page_names_exists() -> None:
-    """Those of the older runbooks begin with /api."""
+    """Routes of the older runbooks begin with /api, and are skipped."""
     wrong, checked = [], 0
     for page in PAGES:
         for method, path in re.findall(r"`(GET|POST) (/[^` ?]*)", page.read_text()):
@@ -211,12 +211,12 @@ def test_every_route_that_a_page_names_exists() -> None:
 
 
 def is_route(method: str, path: str) -> bool:
-    """Whether one of the two applications has the route; a name in braces is any name."""
+    """Whether one of the two applications has the route; a parameter matches any name."""
     return any(method in operations for operations in operations_at(path))
 
 
 def operations_at(path: str) -> list[dict[str, Any]]:
-    """The operations of the routes that a path may be of."""
+    """List the operations of the routes that match a path."""
     return [
         operations
         for known, operations in _paths().items()
@@ -247,7 +247,7 @@ def _check_body(address: str, body: str) -> None:
 
 
 def _schema_of(path: str) -> dict[str, Any]:
-    """The schema of the body that a route reads."""
+    """Return the schema of the body that a route reads."""
     (body,) = [
         one["requestBody"]
         for operations in operations_at(path)
@@ -268,7 +268,7 @@ def _terminal() -> Any:
 
 
 def _verbs(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every verb below a group with its words, and every group that is a verb itself."""
+    """Yield every verb below a group with its words, and every group that is also a verb."""
     context = typer.Context(group)
     for name in group.list_commands(context):
         verb = group.resolve_command(context, [name])[1]
@@ -280,7 +280,7 @@ def _verbs(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 
 def _verb_of(words: list[str]) -> tuple[Any, list[str]]:
-    """The verb that the words name, and what follows it."""
+    """Find the verb that the words name, and the words after it."""
     verb = _terminal()
     while words and hasattr(verb, "list_commands"):
         if words[0] not in verb.list_commands(typer.Context(verb)):
@@ -290,7 +290,7 @@ def _verb_of(words: list[str]) -> tuple[Any, list[str]]:
 
 
 def _explained(page: Path) -> set[str]:
-    """Names in the first column of the page's table of an answer's fields."""
+    """Collect the names in the first column of the page's table of the fields of a verdict."""
     table = page.read_text().partition("| field | meaning |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
     return {name for row in rows for name in re.findall(r"`(\w+)`", row)}

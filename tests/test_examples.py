@@ -1,4 +1,4 @@
-"""The example program sends what the service accepts, in batches, and keeps the order."""
+"""The example program: its batches are valid, and its results are in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def example() -> ModuleType:
 
 
 def write_csv(file: Path, rows: int) -> None:
-    """A CSV as CICFlowMeter writes it: identifying columns, blanks, rates that are no numbers."""
+    """Write a CSV as CICFlowMeter does: with more columns, blanks, and rates like Infinity."""
     rates = {"Flow Bytes/s": "Infinity", "Flow Packets/s": "NaN"}
     with file.open("w", newline="") as lines:
         writer = csv.writer(lines)

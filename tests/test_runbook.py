@@ -1,4 +1,4 @@
-"""The runbook explains every status word, code, cause, metric and log event that Axon has (P37)."""
+"""The runbook explains every status word, code, cause, metric and log event of Axon (P37)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.pages import ROOT, RUNBOOK
 
 DEPLOYMENTS = [path.read_text() for path in sorted((ROOT / "deployments").rglob("*.py"))]
 SOURCES = [*DEPLOYMENTS, *(path.read_text() for path in sorted((ROOT / "ensemble").rglob("*.py")))]
-ROOTS = {"EnsembleError"}  # never raised itself
+ROOTS = {"EnsembleError"}  # only its subclasses are raised
 CODES = {getattr(errors, name).code for name in errors.__all__ if name not in ROOTS}
 CODES_OF_HTTP = {
     code
@@ -27,7 +27,7 @@ LOAD_FAILURES = [
 
 
 def rows() -> dict[str, list[str]]:
-    """First cell of every row of a table of the runbook -> its other cells."""
+    """Map the first cell of every table row of the runbook to the other cells."""
     cells = [
         [cell.strip() for cell in line.strip("|").split(" | ")]
         for line in RUNBOOK.read_text().splitlines()
@@ -36,7 +36,7 @@ def rows() -> dict[str, list[str]]:
     return {first.strip("`"): others for first, *others in cells}
 
 
-def test_every_status_word_says_what_to_do() -> None:
+def test_every_status_word_has_an_action() -> None:
     table = rows()
     words = [*LayerStatus, *SystemStatus]
 
@@ -70,7 +70,7 @@ def test_the_runbook_gives_every_load_failure_its_own_cause_and_a_cure() -> None
         assert table[kind.cause][0], kind.code
 
 
-def test_every_metric_stands_in_the_runbook_as_it_is() -> None:
+def test_the_runbook_describes_every_metric_exactly() -> None:
     table = rows()
     expected = {}
     for name, metric in METRICS.items():
@@ -93,12 +93,12 @@ def test_every_log_event_is_in_the_runbook() -> None:
     text = RUNBOOK.read_text()
     events = _logged_events()
 
-    assert len(events) > 30  # the search still finds them
+    assert len(events) > 30  # the search still finds events
     assert [event for event in events if f"`{event}`" not in text] == []
 
 
 def test_every_log_line_has_its_event_as_a_key() -> None:
-    """S0-23: `log_event` writes it; a call past it, with a traceback, names it too."""
+    """S0-23: `log_event` writes the key; a direct logger call with a traceback has it too."""
     levels = {"info", "warning", "error", "exception", "critical"}
     calls = [
         node
@@ -115,7 +115,7 @@ def test_every_log_line_has_its_event_as_a_key() -> None:
 
 
 def _logged_events() -> set[str]:
-    """The names in the second argument of `log_event`, and under `event` in a dictionary."""
+    """Collect the second arguments of `log_event` and the values of `event` in dictionaries."""
     values: list[ast.expr | None] = []
     for node in (node for text in DEPLOYMENTS for node in ast.walk(ast.parse(text))):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("log_event"):

@@ -1,4 +1,4 @@
-"""Fixtures of every test: real and made-up flows, a small store, its key, repeatable randomness."""
+"""Fixtures of all tests: real and made-up flows, a small store, its key, fixed random seeds."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ from tests.support.made_flows import MakeFlows
 from tests.support.publishing import NOW, TRAINING
 
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=100)
-settings.register_profile(
-    "verify", deadline=None, max_examples=10_000
-)  # RELIABILITY P11: ten thousand generated cases
+# RELIABILITY P11: ten thousand generated cases
+settings.register_profile("verify", deadline=None, max_examples=10_000)
 settings.load_profile("verify" if os.environ.get("AXON_VERIFY") == "1" else "quick")
 
 Publish = Callable[..., BundleRef]
@@ -56,7 +55,7 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session")
 def signer() -> Signer:
-    """The signing key of the tests: always the same, trusted only by them."""
+    """The signing key of the tests, always the same, trusted only in tests."""
     return Signer(Ed25519PrivateKey.from_private_bytes(b"Axon's tests sign with this key."))
 
 

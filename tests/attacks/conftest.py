@@ -1,4 +1,4 @@
-"""Fixtures of the attacks: the same service as in tests/deployments."""
+"""Fixtures of the attacks: the service of tests/deployments."""
 
 from __future__ import annotations
 

@@ -32,7 +32,12 @@ SAME_ID = {"X-Request-ID": "the-same"}
 
 @dataclass(frozen=True)
 class Keys:
-    """One header of each kind."""
+    """Headers with every kind of key.
+
+    Attributes:
+        refused: kind -> a header that is no valid key.
+        with_scopes: makes a header with a key of the given scopes.
+    """
 
     refused: Mapping[str, Mapping[str, str]]
     with_scopes: Callable[..., Mapping[str, str]]
@@ -40,7 +45,7 @@ class Keys:
 
 @pytest.fixture
 def keys(own_state: Any) -> Keys:
-    """Made before an application opens, as a replica reads them when it starts."""
+    """Keys in the key file, before an application opens and reads them."""
     del own_state
     path, now = read_settings().keys, time.time()
 
@@ -58,7 +63,7 @@ def keys(own_state: Any) -> Keys:
     revoke_key(path, revoked_id, now)
     bearer = {
         "malformed": "axon_",
-        "of nobody": "axon_00000000_" + "x" * 43,
+        "of no tenant": "axon_00000000_" + "x" * 43,
         "of a known id with another secret": good[: len("axon_00000000_")] + "x" * 43,
         "cut": good[:-1],
         "longer": good + "x",
@@ -70,43 +75,41 @@ def keys(own_state: Any) -> Keys:
     refused |= {
         "none": {},
         "of another scheme": {"Authorization": f"Basic {good}"},
-        "in no header of its own": {"X-Api-Key": good},
+        "in another header": {"X-Api-Key": good},
     }
     return Keys(refused, lambda *scopes: {"Authorization": f"Bearer {tokens[frozenset(scopes)]}"})
 
 
-Ask = Callable[..., httpx.Response]
+Send = Callable[..., httpx.Response]
 
 
 @pytest.fixture
-def scoring(keys: Keys, open_client: OpenIngress) -> tuple[Any, Ask]:
+def scoring(keys: Keys, open_client: OpenIngress) -> tuple[Any, Send]:
     del keys
     client: IngressClient = open_client(overrides=WITH_KEYS)
     return client.app, client.request
 
 
 @pytest.fixture
-def managing(keys: Keys, meter: RecordingMeter) -> Iterator[tuple[Any, Ask]]:
+def managing(keys: Keys, meter: RecordingMeter) -> Iterator[tuple[Any, Send]]:
     del keys
-    managed = ManagementClient(read_settings(WITH_KEYS), meter)
-    managed.open()
+    client = ManagementClient(read_settings(WITH_KEYS), meter)
+    client.open()
     yield (
-        managed.app,
-        lambda method, path, **request: managed.request(method, PREFIX + path, **request),
+        client.app,
+        lambda method, path, **request: client.request(method, PREFIX + path, **request),
     )
-    managed.close()
+    client.close()
 
 
 @pytest.fixture(params=["scoring", "managing"])
-def application(request: pytest.FixtureRequest) -> tuple[Any, Ask]:
+def application(request: pytest.FixtureRequest) -> tuple[Any, Send]:
     return request.getfixturevalue(str(request.param))  # type: ignore[no-any-return]
 
 
 def routes(app: Any) -> list[tuple[str, str, Scope | None]]:
-    """Method, a path of it, and the scope that it needs."""
-    assert all(isinstance(route, ScopedRoute) for route in app.routes), (
-        "a route that the gate does not know"
-    )
+    """List method, a path and the needed scope of every route."""
+    assert all(isinstance(route, ScopedRoute) for route in app.routes), "a route without a scope"
     found = [
         (method, _path(route.path), route.needs)
         for route in app.routes
@@ -120,60 +123,52 @@ def _path(pattern: str) -> str:
     return re.sub(r"{[^}]*}", "1", pattern)
 
 
-def test_without_a_living_key_every_route_that_needs_one_answers_the_same(
-    application: tuple[Any, Ask], keys: Keys
+def test_without_a_valid_key_every_route_that_needs_one_responds_the_same(
+    application: tuple[Any, Send], keys: Keys
 ) -> None:
-    """401, to the byte, and nothing of why.
-
-    Whether a key exists, is over or is withdrawn is nobody's business.
-    """
-    app, ask = application
-    answers: set[tuple[bytes, str]] = set()
+    """401 with the same bytes: no caller learns whether a key is absent, expired or revoked."""
+    app, send = application
+    responses: set[tuple[bytes, str]] = set()
 
     for method, path, needs in routes(app):
         for kind, header in keys.refused.items():
-            answer = ask(method, path, headers=header | SAME_ID)
+            response = send(method, path, headers=header | SAME_ID)
             if needs is None:
-                assert answer.status_code in {200, 503}, (method, path, kind)
+                assert response.status_code in {200, 503}, (method, path, kind)
             else:
-                assert answer.status_code == 401, (method, path, kind)
-                answers.add(
+                assert response.status_code == 401, (method, path, kind)
+                responses.add(
                     (
-                        answer.content if method != "HEAD" else b"",
-                        answer.headers["WWW-Authenticate"],
+                        response.content if method != "HEAD" else b"",
+                        response.headers["WWW-Authenticate"],
                     )
                 )
 
-    assert len({content for content, _ in answers if content}) == 1
-    assert len({challenge for _, challenge in answers}) == 1
+    assert len({content for content, _ in responses if content}) == 1
+    assert len({challenge for _, challenge in responses}) == 1
 
 
-def test_a_key_opens_what_its_scope_says_and_nothing_else(
-    application: tuple[Any, Ask], keys: Keys
-) -> None:
-    """With every scope but the one that is needed.
-
-    403. With that one alone: whatever the route itself says.
-    """
-    app, ask = application
+def test_a_scope_allows_its_routes_and_no_others(application: tuple[Any, Send], keys: Keys) -> None:
+    """403 with every scope except the needed one; with only that one, the route responds."""
+    app, send = application
 
     for method, path, needs in routes(app):
         if needs is None:
             continue
         without = keys.with_scopes(*(scope for scope in Scope if scope is not needs))
-        refused, let_in = (
-            ask(method, path, headers=without),
-            ask(method, path, headers=keys.with_scopes(needs)),
+        refused, allowed = (
+            send(method, path, headers=without),
+            send(method, path, headers=keys.with_scopes(needs)),
         )
         assert refused.status_code == 403, (method, path)
-        assert let_in.status_code not in {401, 403, 500}, (method, path, let_in.text)
+        assert allowed.status_code not in {401, 403, 500}, (method, path, allowed.text)
 
 
 @pytest.mark.parametrize("method", ["PATCH", "TRACE", "PROPFIND", "GET", "POST"])
-def test_what_is_no_route_tells_a_stranger_nothing(
-    application: tuple[Any, Ask], method: str
+def test_without_a_key_an_unknown_route_responds_like_a_known_one(
+    application: tuple[Any, Send], method: str
 ) -> None:
-    """A path is not found out by asking: without a key, absent and present are the same."""
-    _, ask = application
+    """A caller without a key cannot discover the routes."""
+    _, send = application
 
-    assert ask(method, "/no/such/route").status_code == 401
+    assert send(method, "/no/such/route").status_code == 401

@@ -1,9 +1,9 @@
 """Bit flips (P3): one flipped bit in any file of a model or release is rejected before decoding.
 
-The shipped models are the ground: a random bit of every byte of each small file, and of many
-positions of each large one. A digest or a signature rejects the file, so no decoder reads a flipped
-byte (P2). Without that, a decoded flip kills one process in seven and silently changes the scores
-of another one in nine (RELIABILITY, fact 1).
+The tests flip a random bit of every byte of each small shipped file, and of many positions of each
+large one. A digest or a signature rejects the file, so no decoder reads a flipped byte (P2).
+Without that, a decoded flip kills one process in seven and silently changes the scores of another
+one in nine (RELIABILITY, fact 1).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 
 IS_LONG = os.environ.get("AXON_VERIFY") == "1"
-SMALL_BYTES = (32 << 10) if IS_LONG else (8 << 10)  # of a file this long every byte is flipped
-POSITIONS = 5000 if IS_LONG else 300  # of a longer one
+SMALL_BYTES = (32 << 10) if IS_LONG else (8 << 10)  # up to this size every byte is flipped
+POSITIONS = 5000 if IS_LONG else 300  # in a larger file
 SEED = 20261120
 DEFAULT = Tenant("default")
 
@@ -49,7 +49,7 @@ BUNDLE_FILES = [
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The shipped models, writable."""
+    """A writable copy of the shipped models."""
     root = tmp_path_factory.mktemp("flipped") / "artifacts"
     shutil.copytree(ROOT / "artifacts", root)
     for path in root.rglob("*"):
@@ -59,57 +59,56 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Tripwires before both decoders: what they were given, in order."""
-    seen: list[bytes] = []
+    """The inputs of both decoders, in order."""
+    inputs: list[bytes] = []
     loads, arrays = json.loads, safetensors.numpy.load
     monkeypatch.setattr(
-        json, "loads", lambda text, **options: seen.append(text.encode()) or loads(text, **options)
+        json,
+        "loads",
+        lambda text, **options: inputs.append(text.encode()) or loads(text, **options),
     )
-    monkeypatch.setattr(safetensors.numpy, "load", lambda data: seen.append(data) or arrays(data))
-    return seen
+    monkeypatch.setattr(safetensors.numpy, "load", lambda data: inputs.append(data) or arrays(data))
+    return inputs
 
 
 def flips(path: Path) -> Iterator[int]:
-    """Flips one bit after the other in `path`, and puts each back.
-
-    Yields the byte that is wrong now.
-    """
+    """Flip one bit after the other in `path`, yield its byte's position, and restore it."""
     chance = random.Random(SEED)  # noqa: S311  # repeatable, not secret
-    whole = path.read_bytes()
-    is_small = len(whole) <= SMALL_BYTES
+    original = path.read_bytes()
+    is_small = len(original) <= SMALL_BYTES
     positions = (
-        range(len(whole))
+        range(len(original))
         if is_small
-        else sorted({0, len(whole) - 1, *chance.sample(range(len(whole)), POSITIONS)})
+        else sorted({0, len(original) - 1, *chance.sample(range(len(original)), POSITIONS)})
     )
     fd = os.open(path, os.O_WRONLY)
     try:
         for position in positions:
-            os.pwrite(fd, bytes([whole[position] ^ 1 << chance.randrange(8)]), position)
+            os.pwrite(fd, bytes([original[position] ^ 1 << chance.randrange(8)]), position)
             yield position
-            os.pwrite(fd, whole[position : position + 1], position)
+            os.pwrite(fd, original[position : position + 1], position)
     finally:
         os.close(fd)
 
 
 def accepted(path: Path, read: Callable[[], object]) -> tuple[int, list[int]]:
-    """How many flips were tried in `path`, and at which bytes `read` took one."""
-    tried, taken = 0, []
+    """Count the flips tried in `path`, and list the positions that `read` accepted."""
+    tried, accepted_at = 0, []
     for position in flips(path):
         tried += 1
         try:
             read()
         except ArtifactError:
             continue
-        taken.append(position)
-    return tried, taken
+        accepted_at.append(position)
+    return tried, accepted_at
 
 
 @pytest.mark.parametrize(("ref", "name"), BUNDLE_FILES)
-def test_every_flipped_bit_of_a_bundle_is_refused_undecoded(
+def test_every_flipped_bit_of_a_bundle_is_rejected_before_decoding(
     copy: Store, ref: BundleRef, name: str, decoded: list[bytes]
 ) -> None:
-    """P2, P3: at most the proven manifest is parsed."""
+    """P2, P3: no more than the verified manifest is parsed."""
     folder = copy.state / "tenants" / ref.tenant / "bundles" / ref.model / str(ref.version)
     manifest = (folder / "manifest.json").read_bytes().partition(b"\n")[0] + b"\n"
 
@@ -118,22 +117,19 @@ def test_every_flipped_bit_of_a_bundle_is_refused_undecoded(
     assert tried >= min(POSITIONS, (folder / name).stat().st_size)
     assert taken == []
     assert set(decoded) <= (set() if name == "manifest.json" else {manifest})
-    assert open_bundle(copy, ref)  # and every bit was put back
+    assert open_bundle(copy, ref)  # every bit was restored
 
 
-def test_every_flipped_bit_of_the_shipped_release_is_refused_unparsed(
+def test_every_flipped_bit_of_the_shipped_release_is_rejected_before_parsing(
     copy: Store, decoded: list[bytes]
 ) -> None:
-    """P2, P3.
-
-    Read by the pointer's digest, and read by its number alone, where only the pin proves it.
-    """
+    """P2, P3: with the digest from the pointer, or with its number alone, verified by its pin."""
     ref = read_pointer(copy, DEFAULT).ref
     path = copy.state / "tenants" / "default" / "releases" / f"{ref.serial}.json"
     decoded.clear()
 
     for which in (ref, ref.serial):
-        # called before the next one
+        # the lambda is called before the next iteration
         tried, taken = accepted(path, lambda: read_release(copy, DEFAULT, which))  # noqa: B023
         assert tried == path.stat().st_size
         assert taken == []
@@ -141,10 +137,10 @@ def test_every_flipped_bit_of_the_shipped_release_is_refused_unparsed(
     assert decoded == []
 
 
-def test_every_flipped_bit_of_the_shipped_pointer_is_refused_unparsed(
+def test_every_flipped_bit_of_the_shipped_pointer_is_rejected_before_parsing(
     copy: Store, decoded: list[bytes]
 ) -> None:
-    """P2, P3: its own serial too, which no digest elsewhere covers."""
+    """P2, P3: also of its serial, which no digest in another file covers."""
     path = copy.state / "tenants" / "default" / "CURRENT"
 
     tried, taken = accepted(path, lambda: read_pointer(copy, DEFAULT))
@@ -163,7 +159,7 @@ SIGNED = {
 
 @pytest.mark.parametrize("file", SIGNED.values(), ids=SIGNED.keys())
 @pytest.mark.usefixtures("no_fsync")
-def test_every_byte_of_a_signed_file_and_every_bit_of_its_signature_counts(
+def test_a_flip_in_a_signed_file_or_its_signature_is_rejected(
     store: Store,
     acme: Tenant,
     publish: Callable[..., BundleRef],
@@ -172,17 +168,16 @@ def test_every_byte_of_a_signed_file_and_every_bit_of_its_signature_counts(
     decoded: list[bytes],
     file: str,
 ) -> None:
-    """P3.
+    """P3: by the signature alone, without a digest.
 
-    By the signature alone, where no digest is known. All eight bits of its line: base64 has some
-    that decode to nothing.
+    All eight bits of every byte of the signature are tried, because base64 has unused bits.
     """
     bundle = publish(store)
     release = release_of(store, bundle)
     promote(store, acme, release, 0, signer=signer)
     path = store.state / "tenants" / "acme" / file
     path.chmod(0o644)
-    whole = path.read_bytes()
+    original = path.read_bytes()
     read: dict[str, Callable[[], object]] = {
         SIGNED["CURRENT"]: lambda: read_pointer(store, acme),
         SIGNED["release"]: lambda: read_release(store, acme, 1),
@@ -191,17 +186,19 @@ def test_every_byte_of_a_signed_file_and_every_bit_of_its_signature_counts(
     assert read[file]()
     decoded.clear()
 
-    taken = []
-    for position in range(len(whole)):
-        for bit in range(8) if position > whole.index(b"\n") else (position % 8,):
+    accepted_at = []
+    for position in range(len(original)):
+        for bit in range(8) if position > original.index(b"\n") else (position % 8,):
             path.write_bytes(
-                whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :]
+                original[:position]
+                + bytes([original[position] ^ 1 << bit])
+                + original[position + 1 :]
             )
             try:
                 read[file]()
             except ArtifactError:
                 continue
-            taken.append((position, bit))
+            accepted_at.append((position, bit))
 
-    assert taken == []
+    assert accepted_at == []
     assert decoded == []

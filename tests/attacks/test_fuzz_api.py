@@ -1,7 +1,7 @@
 """Fuzzing of both applications by their OpenAPI documents, with valid and invalid requests.
 
-No response is a 5xx by a mistake of Axon, and every response is one that the document has.
-`make verify` sends some 12,000 requests to both, the short form some hundreds.
+No response is a 5xx by an error of Axon, and the document has every response.
+`make verify` sends some 12,000 requests, the short form some hundreds.
 tests/deployments/scoring/test_openapi.py and test_documented_statuses.py show that every documented
 status of every route can occur.
 """
@@ -35,15 +35,16 @@ from tests.support.management import trust_the_key
 from tests.support.populated_management import MODEL, populate
 from tests.support.recorded_telemetry import RecordingMeter
 
-REQUESTS_OF_A_ROUTE = 150 if os.environ.get("AXON_VERIFY") else 3  # of each sort, true and false
+REQUESTS_OF_A_ROUTE = 150 if os.environ.get("AXON_VERIFY") else 3  # valid, and as many invalid
 UNLIMITED = {"requests_per_s": 1e6, "burst": 1e6, "stall_s": 0.0}
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
-UNAVAILABLE = {503}  # an answer of the contract, and no mistake: a layer that has nothing to say
-Statuses = Counter[tuple[str, int]]  # of a route and a status
+UNAVAILABLE = {503}  # a documented response, not an error of Axon
+Statuses = Counter[tuple[str, int]]  # (route, status) -> responses
 
 
 @pytest.fixture
-def asked() -> Iterator[Statuses]:
+def statuses() -> Iterator[Statuses]:
+    """Counts of the responses, printed after the test."""
     counts: Statuses = Counter()
     yield counts
     by_status: Counter[int] = Counter()
@@ -54,26 +55,26 @@ def asked() -> Iterator[Statuses]:
         f"{sum(counts.values())} requests of {len({route for route, _ in counts})} routes, "
         f"by status: {dict(sorted(by_status.items()))}"
     )
-    print(f"never done what they are for: {sorted({route for route, _ in counts} - done)}")
+    print(f"routes without a success: {sorted({route for route, _ in counts} - done)}")
 
 
 def fuzz(
-    ask: Callable[..., httpx.Response],
+    send: Callable[..., httpx.Response],
     contract: str,
     counts: Statuses,
     known: Mapping[str, Sequence[str]] = {},
 ) -> None:
-    """Ask every route.
+    """Send generated requests to every route.
 
     Args:
-        ask: takes a method and a path, in the one loop of the application's life.
+        send: sends a request with a method and a path.
         contract: path of the document.
-        counts: gets every answer.
-        known: parameter of a path -> what there is: every other request names one of these, or
-            most would be answered with 404.
+        counts: counts every response.
+        known: parameter of a path -> existing values. Half of the requests name one of these,
+            otherwise most would get a 404.
     """
-    schema = schemathesis.openapi.from_dict(ask("GET", contract).json())
-    there = st.none() | st.fixed_dictionaries(
+    schema = schemathesis.openapi.from_dict(send("GET", contract).json())
+    names = st.none() | st.fixed_dictionaries(
         {parameter: st.sampled_from(values) for parameter, values in known.items()}
     )
     for found in schema.get_all_operations():
@@ -86,17 +87,17 @@ def fuzz(
             url = httpx.URL(request.pop("url"), params=request.pop("params", None) or None)
             if "data" in request:
                 request["content"] = request.pop("data")
-            answer = ask(
+            response = send(
                 request.pop("method"),
                 str(url),
                 headers=dict(request.pop("headers")),
                 **{k: request[k] for k in ("json", "content") if k in request},
             )
             counts[
-                f"{case.operation.method.upper()} {case.operation.path}", answer.status_code
+                f"{case.operation.method.upper()} {case.operation.path}", response.status_code
             ] += 1
-            checks = CHECKS[1:] if answer.status_code in UNAVAILABLE else CHECKS
-            case.validate_response(Response.from_httpx(answer, verify=True), checks=checks)
+            checks = CHECKS[1:] if response.status_code in UNAVAILABLE else CHECKS
+            case.validate_response(Response.from_httpx(response, verify=True), checks=checks)
 
         often = settings(
             max_examples=REQUESTS_OF_A_ROUTE,
@@ -106,25 +107,25 @@ def fuzz(
             suppress_health_check=list(HealthCheck),
         )
         for mode in GenerationMode:
-            with suppress(Unsatisfiable):  # nothing is false of a route that takes nothing
-                often(given(found.ok().as_strategy(generation_mode=mode), there)(one))()
+            with suppress(Unsatisfiable):  # a route without parameters has no invalid request
+                often(given(found.ok().as_strategy(generation_mode=mode), names)(one))()
     routes = {
         f"{found.ok().method.upper()} {found.ok().path}" for found in schema.get_all_operations()
     }
     assert {route for route, _ in counts} == routes
 
 
-def test_the_scoring_application_keeps_its_contract(
-    open_client: OpenIngress, asked: Statuses
+def test_the_scoring_application_conforms_to_its_document(
+    open_client: OpenIngress, statuses: Statuses
 ) -> None:
     client = open_client(overrides=LONG_DEADLINE | {"auth": {"mode": "off", **UNLIMITED}})
 
-    fuzz(client.request, "/openapi.json", asked)
+    fuzz(client.request, "/openapi.json", statuses)
 
-    assert {200, 422} <= {status for _, status in asked}
+    assert {200, 422} <= {status for _, status in statuses}
 
 
-def test_the_management_application_keeps_its_contract(
+def test_the_management_application_conforms_to_its_document(
     own_state: Path,
     own_trust: Path,
     tmp_path: Path,
@@ -134,9 +135,9 @@ def test_the_management_application_keeps_its_contract(
     signer: Signer,
     no_fsync: None,
     meter: RecordingMeter,
-    asked: Statuses,
+    statuses: Statuses,
 ) -> None:
-    """Of a tenant that has one of everything, with a key that may do everything."""
+    """With a tenant that has one of everything, and a key of all scopes."""
     del no_fsync
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
     populated = populate(
@@ -149,7 +150,7 @@ def test_the_management_application_keeps_its_contract(
         "id": [populated.job],
     }
 
-    fuzz(populated.request, f"{PREFIX}/openapi.json", asked, known)
+    fuzz(populated.request, f"{PREFIX}/openapi.json", statuses, known)
 
-    populated.managed.close()
-    assert {200, 201, 202, 404, 409, 422} <= {status for _, status in asked} | {201, 202}
+    populated.client.close()
+    assert {200, 201, 202, 404, 409, 422} <= {status for _, status in statuses} | {201, 202}

@@ -1,8 +1,8 @@
 """Hostile model files: code in pickles, arrays and zip files, and small files that exhaust memory.
 
-Each maker writes a file that does its harm when it is opened the usual way, which a test at the top
-shows. It does no harm to Axon: the reader builds nothing that a file may choose, and the child that
-reads can open no file and start no process.
+Each maker writes a file that runs code when it is opened the usual way, which the first test shows.
+Axon runs none of it: the reader builds only known types, and the child process that reads can open
+no file and start no process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Maker = Callable[[Path], bytes]
 
 
 class _Calls:
-    """Pickles as a call."""
+    """An object that pickles as a call."""
 
     def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
         self.call = function, arguments
@@ -70,7 +70,7 @@ def by_open(canary: Path) -> bytes:
 
 
 def by_old_opcodes(canary: Path) -> bytes:
-    """GLOBAL and REDUCE of protocol 0, as the first exploits had it."""
+    """GLOBAL and REDUCE of protocol 0, as in the first exploits."""
     return f"cposix\nsystem\n(S'{touches(canary)}'\ntR.".encode()
 
 
@@ -80,10 +80,7 @@ def by_instance(canary: Path) -> bytes:
 
 
 def by_import_chain(canary: Path) -> bytes:
-    """`builtins.getattr(importlib.import_module('os'), 'system')(...)`.
-
-    Names that look like nothing.
-    """
+    """`builtins.getattr(importlib.import_module('os'), 'system')(...)`: harmless names."""
     text = touches(canary).encode()
     system = b"cbuiltins\ngetattr\n(cimportlib\nimport_module\n(S'os'\ntRS'system'\ntR"
     return system + b"(S'" + text + b"'\ntR."
@@ -92,7 +89,7 @@ def by_import_chain(canary: Path) -> bytes:
 def by_stack_global(module: str, name: str) -> Maker:
     """STACK_GLOBAL with names from the stack.
 
-    The parts of a name can be cut elsewhere, or reach through an allowed module.
+    A name can be split at another dot, or reach through an allowed module.
     """
 
     def make(canary: Path) -> bytes:
@@ -107,12 +104,12 @@ def by_stack_global(module: str, name: str) -> Maker:
 
 
 def by_extension(canary: Path) -> bytes:
-    """EXT4 with a code that nobody registered."""
+    """EXT4 with an unregistered code."""
     return b"\x80\x02\x84" + struct.pack("<i", 0x7FFFFFF) + f"(S'{touches(canary)}'\ntR.".encode()
 
 
 def in_objects_of_an_array(canary: Path) -> bytes:
-    """The array of objects is a pickle inside the pickle, and was read by a reader of its own."""
+    """An array of objects is a pickle inside the pickle, which joblib reads separately."""
     file = io.BytesIO()
     joblib.dump({"array": np.array([_Calls(os.system, touches(canary))], dtype=object)}, file)
     return file.getvalue()
@@ -156,10 +153,9 @@ PICKLES: dict[str, Maker] = {
     "compressed by bz2": packed(by_system, bz2.compress),
     "compressed by xz": packed(by_system, lzma.compress),
 }
-TRICKS: dict[
-    str, Maker
-] = {  # these do no harm by themselves, and would if names were compared carelessly
-    "a name cut elsewhere": by_stack_global("sklearn", "tree._tree.Tree"),
+# harmless alone, but they would run code if the reader compared names carelessly
+TRICKS: dict[str, Maker] = {
+    "a name split at another dot": by_stack_global("sklearn", "tree._tree.Tree"),
     "a module as a name": by_stack_global("sklearn.tree._tree.Tree", ""),
     "through an allowed module": by_stack_global("numpy", "f2py.os.system"),
     "through an allowed class": by_stack_global("collections", "Counter.fromkeys.__globals__"),
@@ -180,18 +176,15 @@ def cases(makers: Iterable[str]) -> list[Any]:
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Path:
-    """A file that is there once a stranger's code has run."""
+    """A file that exists once code of a hostile file has run."""
     return tmp_path / "canary"
 
 
 @pytest.mark.parametrize("make", cases([name for name in PICKLES if name != "compressed by xz"]))
-def test_these_files_do_harm_when_they_are_opened_the_usual_way(
+def test_these_files_run_code_when_joblib_loads_them(
     make: Maker, canary: Path, tmp_path: Path
 ) -> None:
-    """Fact 5.
-
-    The code has run before any check of the object; a corpus that is harmless proves nothing.
-    """
+    """Fact 5: the code runs before any check of the object. Harmless files would prove nothing."""
     file = tmp_path / "model.joblib"
     file.write_bytes(make(canary))
 
@@ -203,11 +196,7 @@ def test_these_files_do_harm_when_they_are_opened_the_usual_way(
 @pytest.mark.parametrize("name", JOBLIB_FILES)
 @pytest.mark.parametrize("make", cases(EVERY))
 def test_no_code_of_a_hostile_file_runs(make: Maker, name: str, canary: Path) -> None:
-    """F17.
-
-    In any of the three places where a pickle is expected; format follows from the place, not from
-    what the file says.
-    """
+    """F17: in each of the three files that are pickles; the name of a file decides its format."""
     with pytest.raises((ArtifactUntrusted, ArtifactCorrupt)):
         read_answer(name, answer(name, make(canary), TERMS), LIMITS)
 
@@ -226,17 +215,17 @@ def test_no_code_of_a_hostile_file_runs_where_weights_are_expected(
 
 
 @pytest.mark.parametrize("make", cases(["os.system", "array of objects", "compressed by zlib"]))
-def test_the_same_through_the_real_child(make: Maker, canary: Path) -> None:
+def test_no_code_of_a_hostile_file_runs_in_the_real_child(make: Maker, canary: Path) -> None:
     with pytest.raises(ArtifactUntrusted, match="which such a file does not need"):
         decode_apart(FOREST, make(canary), LIMITS)
 
     assert not canary.exists()
 
 
-def test_if_the_allow_list_failed_the_child_could_still_do_nothing(
+def test_without_the_allow_list_the_child_can_still_do_nothing(
     canary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two locks: here the first one is left open on purpose."""
+    """The sandbox is a second protection; the test disables the first."""
     boot = (
         "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import "
         "ensemble.legacy.sandbox_child as child; import pickle, os; "
@@ -252,17 +241,14 @@ def test_if_the_allow_list_failed_the_child_could_still_do_nothing(
 
 
 @pytest.mark.parametrize("make", cases(TRICKS))
-def test_a_name_is_allowed_whole_or_not_at_all(make: Maker, canary: Path) -> None:
+def test_only_a_complete_name_is_allowed(make: Maker, canary: Path) -> None:
     with pytest.raises((ArtifactUntrusted, ArtifactCorrupt)):
         safe_unpickle.unpickle(make(canary), FOREST, safe_unpickle.FOREST_NAMES, limit_bytes=MIB)
 
 
-def test_a_pickle_that_calls_itself_json_is_no_json(canary: Path, tmp_path: Path) -> None:
-    """CVE-2026-96775.
-
-    A guard that goes by the ending. The place says the format; a bundle's JSON is never unpickled.
-    """
-    # what reads every JSON file of the store
+def test_a_pickle_with_the_name_of_a_json_file_is_rejected(canary: Path, tmp_path: Path) -> None:
+    """CVE-2026-96775: a check that relied on the suffix. A bundle's JSON is never unpickled."""
+    # the reader of every JSON file of the store
     from ensemble.store.files import canonical_json  # noqa: PLC0415
 
     for make in EVERY.values():
@@ -270,22 +256,20 @@ def test_a_pickle_that_calls_itself_json_is_no_json(canary: Path, tmp_path: Path
             canonical_json.decode(make(canary), what="config.json")
 
     assert not canary.exists()
-    assert [path.name for path in tmp_path.iterdir()] == [
-        "trust.yaml"
-    ]  # of the fixtures, and nothing else
+    assert [path.name for path in tmp_path.iterdir()] == ["trust.yaml"]  # from a fixture
 
 
-def test_joblib_still_reads_through_the_class_that_we_restrain() -> None:
+def test_joblib_still_reads_through_the_class_that_axon_restricts() -> None:
     """`NumpyUnpickler` and `NumpyArrayWrapper` are inner classes of joblib.
 
-    A release that goes another way must be noticed here.
+    This test fails if a release of joblib reads in another way.
     """
     assert issubclass(safe_unpickle._Reader, joblib.numpy_pickle.NumpyUnpickler)
-    seen = []
+    found = []
 
     class Watching(joblib.numpy_pickle.NumpyUnpickler):  # type: ignore[misc]
         def find_class(self, module: str, name: str) -> Any:
-            seen.append((module, name))
+            found.append((module, name))
             return super().find_class(module, name)
 
     file = io.BytesIO()
@@ -293,11 +277,11 @@ def test_joblib_still_reads_through_the_class_that_we_restrain() -> None:
     file.seek(0)
     Watching("", file, ensure_native_byte_order=False).load()
 
-    assert ("joblib.numpy_pickle", "NumpyArrayWrapper") in seen
+    assert ("joblib.numpy_pickle", "NumpyArrayWrapper") in found
 
 
-def test_a_fake_with_a_predict_method_is_no_model(canary: Path) -> None:
-    """Fact 2: `hasattr(model, "predict")` passes; here it is not even built."""
+def test_an_object_with_a_predict_method_is_not_a_model(canary: Path) -> None:
+    """Fact 2: `hasattr(model, "predict")` would accept it; the reader does not even build it."""
     fake = b"\x80\x04" + pickle.dumps(_Calls(type, "Fake", (), {"predict": None}))[2:]
 
     with pytest.raises(ArtifactUntrusted, match="'builtins' 'type'"):
@@ -310,27 +294,27 @@ def test_a_fake_with_a_predict_method_is_no_model(canary: Path) -> None:
 
 
 def an_array_of(shape: tuple[int, ...]) -> bytes:
-    """A joblib file that declares an array and holds none of it."""
+    """Make a joblib file that declares an array and has no data."""
     return pickle.dumps(
         joblib.numpy_pickle.NumpyArrayWrapper(np.ndarray, shape, "C", np.dtype("<f8"))
     )
 
 
 @pytest.mark.parametrize(
-    ("shape", "words"),
+    ("shape", "message"),
     [
         pytest.param((100 << 27,), "longer than the file", id="100 GiB"),
         pytest.param((1 << 62, 1 << 62), "longer than the file", id="a product that overflows"),
         pytest.param((1 << 80,), "longer than the file", id="beyond 64 bits"),
-        pytest.param((-1,), "cannot be decoded", id="less than nothing"),
-        pytest.param((2.0,), "cannot be decoded", id="a side that is no whole number"),
+        pytest.param((-1,), "cannot be decoded", id="a negative length"),
+        pytest.param((2.0,), "cannot be decoded", id="a length that is not an integer"),
     ],
 )
-def test_a_few_bytes_that_declare_an_endless_array_are_refused(
-    shape: tuple[Any, ...], words: str
+def test_a_small_file_that_declares_a_huge_array_is_rejected(
+    shape: tuple[Any, ...], message: str
 ) -> None:
-    """F16: an array is never longer than the bytes that are left; nothing is allocated first."""
-    with pytest.raises(ArtifactCorrupt, match=words):
+    """F16: an array is never longer than the remaining bytes; nothing is allocated first."""
+    with pytest.raises(ArtifactCorrupt, match=message):
         read_answer(FREQUENCIES, answer(FREQUENCIES, an_array_of(shape), TERMS), LIMITS)
 
 
@@ -343,10 +327,10 @@ def test_a_few_bytes_that_declare_an_endless_array_are_refused(
         pytest.param(lzma.compress, id="xz"),
     ],
 )
-def test_a_small_file_that_unpacks_to_a_large_one_is_refused_at_the_limit(
+def test_decompression_stops_at_the_limit(
     pack: Callable[[bytes], bytes],
 ) -> None:
-    """F16."""
+    """F16: of a small file that unpacks to a large one."""
     bomb = pack(bytes(65 * MIB))
     assert len(bomb) < MIB
 
@@ -355,10 +339,10 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused_at_the_limit(
 
 
 @pytest.mark.parametrize("name", [FOREST, CLASSIFIER])
-def test_an_array_made_by_a_call_dies_with_the_child_and_not_with_us(name: str) -> None:
-    """F16.
+def test_a_huge_array_made_by_a_call_ends_the_child_alone(name: str) -> None:
+    """F16: every allow-list that can read arrays allows `numpy.ndarray((2**40,))`.
 
-    `numpy.ndarray((2**40,))` is on every allow-list that can read arrays; torch has its own ways.
+    A torch file can declare a large size in its zip entries.
     """
     if name == FOREST:
         bomb = b"\x80\x02cnumpy\nndarray\n(\x8a\x06" + (1 << 40).to_bytes(6, "little") + b"\x85tR."
@@ -377,40 +361,37 @@ def test_an_array_made_by_a_call_dies_with_the_child_and_not_with_us(name: str) 
     "cut", [pytest.param(0, id="0 bytes"), 1, 0.5, pytest.param(-1, id="last byte off")]
 )
 @pytest.mark.parametrize("compress", [0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3)], ids=str)
-def test_a_file_that_was_cut_is_refused(cut: float, compress: object) -> None:
-    """F3, F4 and fact 2.
-
-    Cut by its last byte, a compressed file decodes all the same under joblib.
-    """
+def test_a_truncated_file_is_rejected(cut: float, compress: object) -> None:
+    """F3, F4 and fact 2: joblib decodes a compressed file without its last byte."""
     file = io.BytesIO()
     joblib.dump({"cmd.exe": 3}, file, compress=compress)
-    whole = file.getvalue()
+    complete = file.getvalue()
     length = (
         cut
         if isinstance(cut, int) and cut >= 0
-        else len(whole) - 1
+        else len(complete) - 1
         if cut == -1
-        else len(whole) // 2
+        else len(complete) // 2
     )
 
     with pytest.raises(ArtifactCorrupt):
-        read_answer(FREQUENCIES, answer(FREQUENCIES, whole[: int(length)], TERMS), LIMITS)
+        read_answer(FREQUENCIES, answer(FREQUENCIES, complete[: int(length)], TERMS), LIMITS)
 
 
-def test_bytes_after_the_end_are_refused() -> None:
+def test_bytes_after_the_end_are_rejected() -> None:
     with pytest.raises(ArtifactCorrupt, match="after its end"):
         read_answer(
             FREQUENCIES, answer(FREQUENCIES, pickle.dumps({"cmd.exe": 3}) + b"more", TERMS), LIMITS
         )
 
 
-def test_a_refusal_names_what_was_asked_for_and_repeats_no_control_character(canary: Path) -> None:
-    """The operator reads it in a terminal."""
-    said = answer(FOREST, by_stack_global("evil\x1b[2J\nmodule", "x" * 200)(canary), TERMS)
+def test_an_error_has_the_rejected_name_without_control_characters(canary: Path) -> None:
+    """The operator reads the error in a terminal."""
+    result = answer(FOREST, by_stack_global("evil\x1b[2J\nmodule", "x" * 200)(canary), TERMS)
 
     with pytest.raises(ArtifactUntrusted) as refused:
-        read_answer(FOREST, said, LIMITS)
+        read_answer(FOREST, result, LIMITS)
 
     assert "evil\\x1b[2J\\nmodule" in refused.value.problem
     assert len(refused.value.problem) < 250
-    assert json.loads(said)["error"] == "ArtifactUntrusted"
+    assert json.loads(result)["error"] == "ArtifactUntrusted"

@@ -1,6 +1,6 @@
-"""Tenants in one store (P10, N-14).
+"""Two tenants of any names in one store (P10, N-14).
 
-Whatever two names look like, no file of the one is read, listed or removed for the other.
+No file of one tenant is read, listed or removed for the other.
 """
 
 from __future__ import annotations
@@ -40,30 +40,32 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 
 @contextmanager
 def touched() -> Iterator[set[Path]]:
-    """Every place that is opened, listed or moved meanwhile."""
-    seen: set[Path] = set()
-    honest, moved = os.open, Path.rename
+    """Record every path that is opened, listed or moved inside the block."""
+    paths: set[Path] = set()
+    original_open, original_rename = os.open, Path.rename
 
     def opening(name: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        fd = honest(name, flags, mode, dir_fd=dir_fd)
-        seen.add(Path(f"/proc/self/fd/{fd}").readlink())
+        fd = original_open(name, flags, mode, dir_fd=dir_fd)
+        paths.add(Path(f"/proc/self/fd/{fd}").readlink())
         return fd
 
     def renaming(self: Path, target: Path) -> Path:
-        seen.add(self)
-        return moved(self, target)
+        paths.add(self)
+        return original_rename(self, target)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", opening)
         patch.setattr(Path, "rename", renaming)
-        yield seen
+        yield paths
 
 
 @example(("a", "a_b"))
 @example(("a_b", "a"))
 @given(pairs)
-def test_nothing_of_one_tenant_is_seen_or_touched_for_another(pair: tuple[str, str]) -> None:
-    """P10: by any function of the store, by any name."""
+def test_nothing_of_one_tenant_is_visible_to_another_or_opened_for_it(
+    pair: tuple[str, str],
+) -> None:
+    """P10: by any function of the store, for any pair of names."""
     try:
         owner, guest = Tenant(pair[0]), Tenant(pair[1])
     except MalformedEvent:
@@ -73,9 +75,9 @@ def test_nothing_of_one_tenant_is_seen_or_touched_for_another(pair: tuple[str, s
     model = ModelName(owner)
     with populated_store(owner, model) as (store, ref, release):
         theirs = BundleRef(guest, model, ref.version, ref.manifest_sha256)
-        home, aside = store.state / "tenants" / owner, store.state / ".quarantine" / owner
-        before = sorted(path for root in (home, aside) for path in root.rglob("*"))
-        with touched() as seen:
+        home, quarantine = store.state / "tenants" / owner, store.state / ".quarantine" / owner
+        before = sorted(path for root in (home, quarantine) for path in root.rglob("*"))
+        with touched() as paths:
             assert list_models(Store(store.state, None, TRUST), guest) == ()
             assert list_releases(store, guest) == ()
             assert list_quarantine(store, guest) == ()
@@ -99,12 +101,12 @@ def test_nothing_of_one_tenant_is_seen_or_touched_for_another(pair: tuple[str, s
                 with pytest.raises(ArtifactMissing):
                     act()
         assert not [
-            path for path in seen if path.is_relative_to(home) or path.is_relative_to(aside)
+            path for path in paths if path.is_relative_to(home) or path.is_relative_to(quarantine)
         ]
         assert apply_retention(store, guest, newest=1).bundles == ()
         quarantine_file(store, guest, b"x", "", what="a file")
         assert sorted(
-            path for root in (home, aside) for path in root.rglob("*") if path.name != ".lock"
+            path for root in (home, quarantine) for path in root.rglob("*") if path.name != ".lock"
         ) == [path for path in before if path.name != ".lock"]
         assert open_bundle(store, ref)
 
@@ -113,22 +115,18 @@ CLIMBING = ["..", ".", "", "../a", "a/../a", "a/bundles", "/", "a\0", "../../etc
 
 
 @pytest.mark.parametrize("name", CLIMBING, ids=ascii)
-def test_a_name_that_was_never_checked_leads_nowhere(name: str) -> None:
-    """N-14.
-
-    Impossible by construction, also for code that forgot to make a `Tenant` of the text it was
-    given.
-    """
-    with populated_store(Tenant("a"), ModelName("a")) as (store, _, _), touched() as seen:
+def test_an_unchecked_name_opens_nothing(name: str) -> None:
+    """N-14: also where code has not made a `Tenant` of the text."""
+    with populated_store(Tenant("a"), ModelName("a")) as (store, _, _), touched() as paths:
         with (
             pytest.raises(ArtifactCorrupt),
             open_directory(store.state, *bundle_parts(name, "a"), what=""),
         ):  # type: ignore[arg-type]
-            pytest.fail("it led somewhere")
+            pytest.fail("a folder was opened")
         with (
             open_directory(store.state, "tenants", what="") as tenants,
             pytest.raises(ArtifactCorrupt),
         ):
             read_bounded(tenants, name, limit=1 << 20, what="")
 
-    assert seen == {store.state, store.state / "tenants"}
+    assert paths == {store.state, store.state / "tenants"}

@@ -25,18 +25,18 @@ from tests.support.tenant_pairs import SIGNER, pairs, populated_store
 from tests.support.tenant_routes import BODIES, QUERIES, SAME_ID, escaped, routes_of
 
 PAIRS = 10_000 if settings.default and settings.default.max_examples >= 10_000 else 40
-LISTS = {
+LISTS = {  # route -> field with the items of the tenant
     "": "models",
     "/releases": "releases",
     "/audit": "entries",
     "/jobs": "jobs",
-}  # of what is one's own
+}
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 @pytest.fixture(scope="module")
 def trust_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trusts the key that the furnished store is signed with."""
+    """A trust list with the key that signs the populated store."""
     path = tmp_path_factory.mktemp("trust") / "trust.yaml"
     path.write_text(
         f"keys:\n  {SIGNER.key_id}: {base64.b64encode(SIGNER.public).decode()}\npinned: {{}}\n"
@@ -48,14 +48,14 @@ def trust_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(("a", "a_b"))
 @example(("a_b", "a"))
 @given(pairs)
-def test_no_answer_is_shared_between_two_tenants_of_any_names(
+def test_no_response_has_data_of_another_tenant_whatever_the_names(
     trust_list: Path, pair: tuple[str, str]
 ) -> None:
     try:
         owner, guest = Tenant(pair[0]), Tenant(pair[1])
         model = ModelName(owner)
     except MalformedEvent:
-        return  # no key is made for such a name
+        return  # a tenant cannot have such a name
     if owner == guest:
         return
     with populated_store(owner, model) as (store, ref, _), pytest.MonkeyPatch.context() as patch:
@@ -69,14 +69,14 @@ def test_no_answer_is_shared_between_two_tenants_of_any_names(
             for tenant in (owner, guest)
             for token in [create_key(known.keys, tenant, Scope, "", None, time.time())[1]]
         )
-        managed = ManagementClient(known, RecordingMeter())
-        managed.open()
+        client = ManagementClient(known, RecordingMeter())
+        client.open()
         try:
             for path, field in LISTS.items():
-                assert managed.request("GET", PREFIX + path, headers=own).json()[field] == [], path
-            for method, path in routes_of(managed):
+                assert client.request("GET", PREFIX + path, headers=own).json()[field] == [], path
+            for method, path in routes_of(client):
                 foreign, absent = (
-                    asked(managed, method, path, own, name, number)
+                    request(client, method, path, own, name, number)
                     for name, number in ((model, ref.version), ("no-such-model", 999))
                 )
                 assert (foreign.status_code, foreign.content) == (
@@ -86,24 +86,25 @@ def test_no_answer_is_shared_between_two_tenants_of_any_names(
                 assert foreign.status_code == 404, (method, path)
             assert [
                 one["name"]
-                for one in managed.request("GET", PREFIX, headers=theirs).json()["models"]
-            ] == [model]  # the owner's own eyes
+                for one in client.request("GET", PREFIX, headers=theirs).json()["models"]
+            ] == [model]  # visible to its owner
         finally:
-            managed.close()
+            client.close()
         assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
 
 
-def asked(
-    managed: ManagementClient,
+def request(
+    client: ManagementClient,
     method: str,
     path: str,
     headers: dict[str, str],
     name: str,
     number: int,
 ) -> httpx.Response:
+    """Send a request to a route with `name` and `number` in its path."""
     key = f"{method} {path}"
     at = path.format(name=escaped(name), id=escaped(name), serial=number, version=number)
     body: dict[str, Any] = {"json": BODIES[key]} if key in BODIES else {}
-    return managed.request(
+    return client.request(
         method, PREFIX + at, headers=headers | SAME_ID, params=QUERIES.get(key), **body
     )

@@ -1,6 +1,6 @@
 """Tenants over HTTP (P10): no route, name or body reads, names, guesses or changes another's data.
 
-The routes are taken from the application, so a new route is attacked too, or this fails.
+The routes are read from the application, so a new route is attacked too, or a test fails.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support.recorded_telemetry import RecordingMeter
 from tests.support.tenant_pairs import HOMOGLYPHS
 from tests.support.tenant_routes import BODIES, QUERIES, SAME_ID, escaped, routes_of
 
-MINE, THEIRS, NOBODYS = "mine", "theirs", "nobodys"
+MINE, THEIRS, ABSENT = "mine", "theirs", "absent"
 HOSTILE = [
     "..", ".", "../theirs", "../../etc/passwd", "..\\theirs", "/etc/passwd", "theirs/..", "%2e%2e",
     "%252e%252e%252f", "*", "?", "[a-z]",
@@ -48,22 +48,22 @@ ALIKE = [
     "theirs.",
     "theirs1",
     "mine_b",
-]  # names that may be, of what is not there
+]  # valid names of absent models
 
 
 @dataclass(frozen=True)
-class World:
-    """Two tenants of one service: acme, who asks, and banks, who has more of everything."""
+class TwoTenants:
+    """Two tenants of one service: acme, which attacks, and banks, which has models and releases."""
 
-    managed: ManagementClient
+    client: ManagementClient
     store: Store
 
     def request(self, method: str, path: str, **request: Any) -> httpx.Response:
-        headers = self.managed.key_of("acme") | SAME_ID
-        return self.managed.request(method, path, headers=headers, **request)
+        headers = self.client.key_of("acme") | SAME_ID
+        return self.client.request(method, path, headers=headers, **request)
 
-    def seen_by_banks(self) -> dict[str, bytes]:
-        """Every file of theirs; their part of the audit log too."""
+    def data_of_banks(self) -> dict[str, bytes]:
+        """Read every file of banks, and its lines of the audit log."""
         home = self.store.state / "tenants" / "banks"
         files = {
             str(path.relative_to(home)): path.read_bytes()
@@ -79,41 +79,41 @@ class World:
 
 
 @pytest.fixture
-def world(
+def tenants(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     trust: Trust,
     signer: Signer,
     publish: Callable[..., BundleRef],
     no_fsync: None,
-) -> Iterator[World]:
+) -> Iterator[TwoTenants]:
     del no_fsync
-    list_of_trust = tmp_path / "trust.yaml"
+    trust_list = tmp_path / "trust.yaml"
     shipped = (ROOT / "configs" / "trust.yaml").read_text()
-    list_of_trust.write_text(re.sub(r"(?m)^keys:.*\n(?:[ \t]+\S.*\n)*", "keys: {}\n", shipped))
+    trust_list.write_text(re.sub(r"(?m)^keys:.*\n(?:[ \t]+\S.*\n)*", "keys: {}\n", shipped))
     for variable, value in (
         ("STATE", tmp_path / "state"),
-        ("TRUST", list_of_trust),
+        ("TRUST", trust_list),
         ("SIGNING_KEY", tmp_path / "home" / "signing.key"),
     ):
         monkeypatch.setenv(f"AXON_{variable}", str(value))
-    trust_the_key(list_of_trust, tmp_path / "home" / "signing.key", signer)
+    trust_the_key(trust_list, tmp_path / "home" / "signing.key", signer)
     store = Store(tmp_path / "state", None, trust)
     _fill(store, publish, signer, tenant="acme", model=MINE)
     _fill(store, publish, signer, tenant="banks", model=THEIRS)
-    managed = ManagementClient(
+    client = ManagementClient(
         read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), RecordingMeter()
     )
-    managed.key_of("acme")
-    managed.open()
-    yield World(managed, store)
-    managed.close()
+    client.key_of("acme")
+    client.open()
+    yield TwoTenants(client, store)
+    client.close()
 
 
 def _fill(
     store: Store, publish: Callable[..., BundleRef], signer: Signer, *, tenant: str, model: str
 ) -> None:
-    """A model of two versions, of which the first serves; and, for banks, two releases."""
+    """Publish two versions of a model, the first as champion; and two releases of banks."""
     first, _ = [publish(store, value, tenant=tenant, model=model) for value in (1.0, 2.0)]
     set_model_alias(
         store, Tenant(tenant), ModelName(model), Alias.CHAMPION, first, 0, signer=signer
@@ -134,8 +134,10 @@ def _fill(
         promote(store, Tenant(tenant), releases[0], 0, signer=signer)
 
 
-def ask(world: World, method: str, path: str, name: str, *, number: str = "1") -> httpx.Response:
-    """Ask a route with `name` in the place of whatever it names."""
+def send(
+    tenants: TwoTenants, method: str, path: str, name: str, *, number: str = "1"
+) -> httpx.Response:
+    """Send a request to a route with `name` in its path."""
     key = f"{method} {path}"
     filled = (
         path.replace("{name}", escaped(name))
@@ -144,18 +146,18 @@ def ask(world: World, method: str, path: str, name: str, *, number: str = "1") -
     )
     filled = filled.replace("{version}", number)
     body = {"json": BODIES[key]} if key in BODIES else {}
-    return world.request(method, PREFIX + filled, params=QUERIES.get(key), **body)
+    return tenants.request(method, PREFIX + filled, params=QUERIES.get(key), **body)
 
 
-def test_every_route_answers_the_same_of_what_another_has_as_of_what_nobody_has(
-    world: World,
+def test_every_route_responds_the_same_for_a_model_of_another_tenant_and_an_absent_one(
+    tenants: TwoTenants,
 ) -> None:
-    """To the byte, but for the request's id."""
-    before = world.seen_by_banks()
-    routes = routes_of(world.managed)
+    """With the same bytes, for the same request id."""
+    before = tenants.data_of_banks()
+    routes = routes_of(tenants.client)
 
     for method, path in routes:
-        foreign, absent = (ask(world, method, path, name) for name in (THEIRS, NOBODYS))
+        foreign, absent = (send(tenants, method, path, name) for name in (THEIRS, ABSENT))
         assert (foreign.status_code, foreign.content) == (absent.status_code, absent.content), (
             method,
             path,
@@ -163,76 +165,79 @@ def test_every_route_answers_the_same_of_what_another_has_as_of_what_nobody_has(
         assert foreign.status_code == 404, (method, path)
         assert "banks" not in foreign.text
     assert len(routes) >= 11
-    assert world.seen_by_banks() == before
+    assert tenants.data_of_banks() == before
 
 
-def test_a_release_of_another_tenant_is_no_release(world: World) -> None:
-    """Acme has none: number 1 is theirs, number 7 nobody's."""
+def test_a_release_of_another_tenant_is_not_found(tenants: TwoTenants) -> None:
+    """Acme has no release: number 1 is of banks, number 7 of no tenant."""
     for path in ("/models/releases/{}/promote", "/models/challenger"):
         method, answers = ("POST" if "promote" in path else "PUT"), []
         for number in (1, 7):
             body = {} if "promote" in path else {"json": {"release": number}}
-            answers.append(world.request(method, path.format(number), **body))
+            answers.append(tenants.request(method, path.format(number), **body))
         assert [answer.status_code for answer in answers] == [404, 404]
         assert answers[0].content == answers[1].content
-    assert world.request("POST", "/models/rollback").status_code == 404
-    assert world.request("GET", "/models/releases").json()["releases"] == []
+    assert tenants.request("POST", "/models/rollback").status_code == 404
+    assert tenants.request("GET", "/models/releases").json()["releases"] == []
 
 
-def test_what_is_ones_own_is_found_by_the_same_routes(world: World) -> None:
-    """Else the tests above would hold of an application that finds nothing."""
+def test_the_same_routes_find_the_models_of_the_tenant(tenants: TwoTenants) -> None:
+    """Otherwise the tests above would pass with an application that finds nothing."""
     own = {
-        (method, path): ask(world, method, path, MINE, number="2").status_code
-        for method, path in routes_of(world.managed)
+        (method, path): send(tenants, method, path, MINE, number="2").status_code
+        for method, path in routes_of(tenants.client)
         if "{name}" in path and not path.endswith(("/load", "/detect"))
     }
-    deleted = world.request("DELETE", f"/models/{MINE}", params={"version": "2"})
+    deleted = tenants.request("DELETE", f"/models/{MINE}", params={"version": "2"})
 
     assert {
         status for (method, path), status in own.items() if (method, path) != ("DELETE", "/{name}")
     } == {200}
-    assert deleted.status_code in (200, 409)  # by then it has been promoted, or not
+    assert deleted.status_code in (200, 409)  # 409 if a route has promoted it before
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, id=ascii(name)[:40]) for name in [*HOSTILE, *ALIKE]]
 )
-def test_a_hostile_name_is_refused_or_found_nowhere_and_opens_no_file_of_others(
-    world: World, name: str
+def test_a_hostile_name_is_rejected_or_not_found_and_opens_no_file_of_others(
+    tenants: TwoTenants, name: str
 ) -> None:
-    before = world.seen_by_banks()
+    before = tenants.data_of_banks()
 
     with opened_files() as opened:
         answers = {
-            (method, path): ask(world, method, path, name)
-            for method, path in routes_of(world.managed)
+            (method, path): send(tenants, method, path, name)
+            for method, path in routes_of(tenants.client)
         }
 
     for (method, path), answer in answers.items():
         assert answer.status_code in (404, 422), (method, path, answer.status_code)
         assert answer.json()["error"].keys() <= {"code", "message", "field", "request_id"}
         assert "banks" not in answer.text
-        assert str(world.store.state) not in answer.text
+        assert str(tenants.store.state) not in answer.text
     for file in opened:
         assert ".." not in Path(file).parts, file
         assert not any(odd in file for odd in ("passwd", "banks/bundles", "\0")), file
-    assert world.seen_by_banks() == before
+    assert tenants.data_of_banks() == before
 
 
 @pytest.mark.parametrize(
     "number", ["0", "-1", "01", "1e3", "1.0", "x", "9" * 30, "1 ", "\u0661", "1\0", "..", "null"]
 )
-def test_a_number_that_is_none_is_refused(world: World, number: str) -> None:
+def test_an_invalid_number_is_rejected(tenants: TwoTenants, number: str) -> None:
     sent = escaped(number)
 
     for method, path in [
         ("POST", f"releases/{sent}/promote"),
         ("GET", f"{MINE}/versions/{sent}/export"),
     ]:
-        assert world.request(method, f"/models/{path}").status_code == 422
-    assert world.request("DELETE", f"/models/{MINE}", params={"version": number}).status_code == 422
+        assert tenants.request(method, f"/models/{path}").status_code == 422
     assert (
-        world.request("GET", f"/models/{MINE}/info", params={"version": number}).status_code == 422
+        tenants.request("DELETE", f"/models/{MINE}", params={"version": number}).status_code == 422
+    )
+    assert (
+        tenants.request("GET", f"/models/{MINE}/info", params={"version": number}).status_code
+        == 422
     )
 
 
@@ -245,12 +250,12 @@ NAMING_OTHERS = [
 
 
 @pytest.mark.parametrize(("method", "path", "body"), NAMING_OTHERS)
-def test_who_names_another_tenant_hears_what_who_names_none_hears(
-    world: World, method: str, path: str, body: Any
+def test_a_request_that_names_another_tenant_gets_the_response_for_an_absent_one(
+    tenants: TwoTenants, method: str, path: str, body: Any
 ) -> None:
-    foreign = world.request(method, path, json=body)
-    absent = world.request(
-        method, path.replace("banks", "nobodys"), json=body and {**body, "tenant_id": "nobodys"}
+    foreign = tenants.request(method, path, json=body)
+    absent = tenants.request(
+        method, path.replace("banks", "absent"), json=body and {**body, "tenant_id": "absent"}
     )
 
     assert (foreign.status_code, foreign.content) == (absent.status_code, absent.content)
@@ -260,36 +265,36 @@ def test_who_names_another_tenant_hears_what_who_names_none_hears(
 @pytest.mark.parametrize(
     "header", ["X-Tenant", "X-Tenant-Id", "X-Axon-Tenant", "X-Forwarded-User", "Tenant"]
 )
-def test_no_header_makes_somebody_of_another_tenant(world: World, header: str) -> None:
-    headers = world.managed.key_of("acme") | {header: "banks"}
+def test_no_header_changes_the_tenant_of_a_caller(tenants: TwoTenants, header: str) -> None:
+    headers = tenants.client.key_of("acme") | {header: "banks"}
 
-    listed = world.managed.request("GET", "/models", headers=headers).json()
+    listed = tenants.client.request("GET", "/models", headers=headers).json()
 
     assert {model["tenant_id"] for model in listed["models"]} == {"acme"}
 
 
-# -- what is opened
+# -- opened files
 
-_LISTENING: list[list[str]] = []
+_RECORDINGS: list[list[str]] = []
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and _LISTENING:
-        _LISTENING[-1].append(str(arguments[0]))
+def _record_open(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and _RECORDINGS:
+        _RECORDINGS[-1].append(str(arguments[0]))
 
 
 @contextmanager
 def opened_files() -> Iterator[list[str]]:
-    """The names by which this process opens files, in whatever thread."""
-    if _hear not in _HOOKED:
-        _HOOKED.append(_hear)
-        sys.addaudithook(_hear)  # for ever: Python takes none away
-    heard: list[str] = []
-    _LISTENING.append(heard)
+    """Record the names by which any thread of this process opens files."""
+    if _record_open not in _HOOKED:
+        _HOOKED.append(_record_open)
+        sys.addaudithook(_record_open)  # Python cannot remove a hook
+    names: list[str] = []
+    _RECORDINGS.append(names)
     try:
-        yield heard
+        yield names
     finally:
-        _LISTENING.remove(heard)
+        _RECORDINGS.remove(names)
 
 
 _HOOKED: list[Callable[[str, tuple[Any, ...]], None]] = []

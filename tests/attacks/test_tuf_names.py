@@ -1,6 +1,6 @@
 """Attacks of The Update Framework on a store in which the attacker can write every file (P9).
 
-The attacker has neither the key nor the trust list, unless a test says so.
+The attacker has neither the key nor the trust list, unless a test states it.
 Source: TUF specification, section 1.5.2, "Goals to protect against specific attacks".
 """
 
@@ -37,20 +37,20 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 def serving(
     store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> Store:
-    """Release 1 of acme in use; release 2 is published."""
+    """A store in which release 1 of acme is promoted and release 2 is published."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     return store
 
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Everything that is parsed."""
-    seen: list[str] = []
+    """Every text that is parsed as JSON."""
+    texts: list[str] = []
     loads = json.loads
     monkeypatch.setattr(
-        json, "loads", lambda text, **options: seen.append(text) or loads(text, **options)
+        json, "loads", lambda text, **options: texts.append(text) or loads(text, **options)
     )
-    return seen
+    return texts
 
 
 def home(store: Store, tenant: str = "acme") -> Path:
@@ -65,10 +65,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 def load(store: Store, tenant: Tenant, *, not_below: int = 0) -> dict[str, float]:
-    """Pointer, release and bundles, as every reader reads them.
-
-    Model -> the value its toy holds.
-    """
+    """Load pointer, release and bundles as every reader does, and map each model to its value."""
     release = read_release(store, tenant, read_pointer(store, tenant, not_below=not_below))
     return {
         ref.model: canonical_json.decode(open_bundle(store, ref).files["config.json"], what="")[
@@ -86,7 +83,7 @@ def forged(
     key: Signer,
     tmp_path: Path,
 ) -> Store:
-    """A whole store of the attacker's own making, right in every digest, signed with `key`."""
+    """Replace the store by one of the attacker, with correct digests, signed with `key`."""
     theirs = Store(tmp_path / "theirs", None, Trust({key.key_id: key.public}, frozenset()))
     evil = publish(theirs, 666.0, signer=key)
     promote(
@@ -110,12 +107,9 @@ def test_arbitrary_installation_is_refused(
     tmp_path: Path,
     parsed: list[str],
 ) -> None:
-    """A model of the attacker's own, whole and consistent.
-
-    Nobody we trust signed it, so not a byte of it is parsed.
-    """
+    """A complete and consistent model of the attacker is not even parsed without a trusted key."""
     theirs = forged(serving, acme, publish, now, untrusted_signer, tmp_path)
-    assert load(theirs, acme) == {"anomaly-flow": 666.0}  # right in everything but the key
+    assert load(theirs, acme) == {"anomaly-flow": 666.0}  # correct except for its key
     release, bundle = list_releases(theirs, acme)[0].ref, list_bundles(theirs, acme)[0].ref
     parsed.clear()
 
@@ -134,7 +128,7 @@ def test_arbitrary_installation_is_refused(
 def test_a_stripped_signature_is_an_arbitrary_installation(
     serving: Store, acme: Tenant, file: str
 ) -> None:
-    """The same bytes without a signature: unsigned is not a mode that anything falls back to."""
+    """The same bytes without a signature: there is no mode for unsigned files."""
     put(home(serving) / file, (home(serving) / file).read_bytes().partition(b"\n")[0] + b"\n")
 
     with pytest.raises(ArtifactError):
@@ -143,13 +137,10 @@ def test_a_stripped_signature_is_an_arbitrary_installation(
         serving.trust.prove((home(serving) / file).read_bytes(), Document.POINTER, what=file)
 
 
-def test_nothing_in_the_store_adds_to_the_trust(
+def test_no_file_in_the_store_extends_the_trust_list(
     serving: Store, acme: Tenant, untrusted_signer: Signer
 ) -> None:
-    """DESIGN, decision 11.
-
-    A trust list, a key or a pin laid into the folders is just a file that nobody reads.
-    """
+    """DESIGN, decision 11: no reader opens a trust list, a key or a pin in the store."""
     for place in (serving.state, home(serving), home(serving) / "releases"):
         put(place / "trust.yaml", f'keys: {{"{untrusted_signer.key_id}": "x"}}\n'.encode())
         put(place / "signing.key", untrusted_signer.to_pem())
@@ -172,34 +163,31 @@ def test_nothing_in_the_store_adds_to_the_trust(
 def test_endless_data_is_not_read(
     serving: Store, acme: Tenant, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A terabyte in the place of a page: refused by its size, before a byte of it is read."""
+    """A file of a terabyte is rejected by its size, before any byte is read."""
     path = home(serving) / file
     path.chmod(0o644)
     os.truncate(path, 1 << 40)  # sparse
-    taken = 0
-    honest = os.read
+    read_bytes = 0
+    original = os.read
 
     def counting(fd: int, n: int) -> bytes:
-        nonlocal taken
-        data = honest(fd, n)
+        nonlocal read_bytes
+        data = original(fd, n)
         if Path(f"/proc/self/fd/{fd}").readlink() == path:
-            taken += len(data)
+            read_bytes += len(data)
         return data
 
     monkeypatch.setattr(os, "read", counting)
 
     with pytest.raises(ArtifactCorrupt, match="1,099,511,627,776 bytes"):
         load(serving, acme)
-    assert taken == 0
+    assert read_bytes == 0
 
 
 def test_fast_forward_needs_the_key(
     serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
-    """A serial so high that no honest promotion would ever be newer.
-
-    It is signed, so it cannot be raised.
-    """
+    """A very high serial would block later promotions; the signature protects the serial."""
     path = home(serving) / "CURRENT"
     put(path, path.read_bytes().replace(b'"serial":1', b'"serial":999999999999999'))
 
@@ -211,10 +199,7 @@ def test_fast_forward_needs_the_key(
 def test_fast_forward_by_another_tenants_pointer_is_refused(
     serving: Store, acme: Tenant, publish: Callable[..., BundleRef], now: datetime, signer: Signer
 ) -> None:
-    """A pointer with a higher serial and a good signature, of a tenant who promotes often.
-
-    It names whose it is.
-    """
+    """A pointer with a higher serial and a valid signature names its tenant."""
     busy = Tenant("busy")
     release = publish_release(
         serving, busy, [publish(serving, tenant="busy")], {}, notes="", now=now, signer=signer
@@ -227,16 +212,16 @@ def test_fast_forward_by_another_tenants_pointer_is_refused(
         read_pointer(serving, acme)
 
 
-def test_rollback_is_refused_by_who_saw_the_newer_pointer(
+def test_a_reader_of_the_newer_pointer_rejects_an_older_one(
     serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
-    """The old pointer was signed once, and still is: its serial gives it away."""
+    """Rollback attack: the signature of the old pointer is valid, but its serial is lower."""
     old = (home(serving) / "CURRENT").read_bytes()
-    seen = promote(serving, acme, two_releases[1], 1, signer=signer)
+    newer = promote(serving, acme, two_releases[1], 1, signer=signer)
     put(home(serving) / "CURRENT", old)
 
     with pytest.raises(ArtifactUntrusted, match="older than 2"):
-        load(serving, acme, not_below=seen.serial)
+        load(serving, acme, not_below=newer.serial)
 
 
 def test_a_freeze_ends_at_the_next_promotion(
@@ -244,8 +229,8 @@ def test_a_freeze_ends_at_the_next_promotion(
 ) -> None:
     """An attacker who restores the old pointer delays readers only until they read a newer one.
 
-    A reader that never read it cannot know: a file that nobody may change has no expiry
-    (docs/security.md). The promoter notices that the pointer is not the one of the promotion.
+    A reader that never read the newer one cannot detect it, because a pointer has no expiry
+    (docs/security.md). The promoter detects that the pointer is not the expected one.
     """
     old = (home(serving) / "CURRENT").read_bytes()
     promoted = promote(serving, acme, two_releases[1], 1, signer=signer)
@@ -257,17 +242,13 @@ def test_a_freeze_ends_at_the_next_promotion(
         serving, acme, two_releases[1], read_pointer(serving, acme).serial, signer=signer
     )
 
-    assert (
-        again.serial > promoted.serial
-    )  # by the copy: whoever saw the frozen-out pointer takes this one
+    # above the serial of the lost pointer, so its readers accept the new one
+    assert again.serial > promoted.serial
     assert load(serving, acme, not_below=promoted.serial) == {"anomaly-flow": 2.0}
 
 
 def test_mix_and_match_of_files_is_refused(serving: Store, acme: Tenant) -> None:
-    """F19.
-
-    The arrays of one version with the configuration of another, each of them signed for once.
-    """
+    """F19: the arrays of one version with the configuration of another, both once signed."""
     bundles = home(serving) / "bundles" / "anomaly-flow"
     put(bundles / "1" / "config.json", (bundles / "2" / "config.json").read_bytes())
 
@@ -279,7 +260,7 @@ def test_mix_and_match_of_files_is_refused(serving: Store, acme: Tenant) -> None
 def test_mix_and_match_of_signed_documents_is_refused(
     serving: Store, acme: Tenant, what: str
 ) -> None:
-    """F19: an older or a newer one of the same kind, under the name of the one that is in use."""
+    """F19: another document of the same kind under the name of the one in use."""
     put(home(serving) / what.format(1), (home(serving) / what.format(2)).read_bytes())
 
     with pytest.raises(ArtifactCorrupt, match="sha256"):
@@ -291,7 +272,7 @@ def test_mix_and_match_of_signed_documents_is_refused(
             serving, BundleRef(acme, ModelName("anomaly-flow"), 1, digest)
         ),
     }
-    with pytest.raises(ArtifactUntrusted, match="another"):  # also where the digest is made to fit
+    with pytest.raises(ArtifactUntrusted, match="another"):  # also with the matching digest
         read[what]()
 
 
@@ -301,11 +282,11 @@ def test_the_manifest_of_another_tenant_is_refused(
     publish: Callable[..., BundleRef],
     folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
-    """P10, F18: a model of tenant `other`, whole and signed, in acme's folder under acme's name."""
+    """P10, F18: a complete signed model of tenant `other` in the folder of acme."""
     theirs = publish(serving, 666.0, tenant="other")
-    ours = home(serving) / "bundles" / "anomaly-flow" / "1"
-    shutil.rmtree(ours)
-    shutil.copytree(folder_of(serving, theirs), ours)
+    folder = home(serving) / "bundles" / "anomaly-flow" / "1"
+    shutil.rmtree(folder)
+    shutil.copytree(folder_of(serving, theirs), folder)
 
     with pytest.raises(ArtifactCorrupt, match="sha256"):
         load(serving, acme)
@@ -331,10 +312,7 @@ def test_a_document_is_not_passed_off_as_another_kind(
     signed_as: Document,
     passed_as: Document,
 ) -> None:
-    """The signature covers the kind.
-
-    What was signed as a release proves nothing as a pointer, whatever its fields say.
-    """
+    """The signature covers the kind: a signed release is never valid as a pointer."""
     set_challenger(serving, acme, two_releases[1], 0, signer=signer)
     data = (home(serving) / DOCUMENTS[signed_as]).read_bytes()
 
@@ -355,18 +333,14 @@ def test_a_pointer_that_was_signed_as_a_release_is_refused(
         load(serving, acme)
 
 
-def test_a_compromised_key_that_is_taken_out_has_signed_nothing(
+def test_without_a_compromised_key_in_the_trust_list_nothing_that_it_signed_is_valid(
     serving: Store,
     acme: Tenant,
     two_releases: tuple[ReleaseRef, ReleaseRef],
     signer: Signer,
     untrusted_signer: Signer,
 ) -> None:
-    """Key compromise.
-
-    One line less in the trust list refuses all that it ever signed, and another key can repair it
-    at once.
-    """
+    """Key compromise: the removal of one line rejects everything that the key ever signed."""
     without = replace(
         serving, trust=Trust({untrusted_signer.key_id: untrusted_signer.public}, frozenset())
     )
@@ -385,8 +359,10 @@ def test_a_compromised_key_that_is_taken_out_has_signed_nothing(
     )
 
 
-def test_a_compromised_key_does_not_unpin_what_was_shipped(serving: Store, acme: Tenant) -> None:
-    """Pins are of bytes: they outlive every key, and vouch for nothing but these bytes."""
+def test_the_removal_of_a_compromised_key_does_not_affect_pinned_files(
+    serving: Store, acme: Tenant
+) -> None:
+    """A pin is a digest: it stays valid without any key, for exactly those bytes."""
     files = [home(serving) / file for file in SERVED.values()]
     pinned = replace(
         serving, trust=Trust({}, frozenset(sha256(path.read_bytes()).hexdigest() for path in files))
@@ -399,7 +375,7 @@ def test_a_compromised_key_does_not_unpin_what_was_shipped(serving: Store, acme:
             load(pinned, acme)
 
 
-def test_a_signature_does_not_move_to_another_text(serving: Store, acme: Tenant) -> None:
+def test_a_signature_is_not_valid_for_another_text(serving: Store, acme: Tenant) -> None:
     path = home(serving) / "releases" / "1.json"
     text, signature = path.read_bytes().splitlines(keepends=True)
     put(path, canonical_json.encode(json.loads(text) | {"notes": "mine"}) + signature)

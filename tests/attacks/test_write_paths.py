@@ -1,7 +1,6 @@
-"""P32.
+"""No scoring route writes a model (P32).
 
-What scores cannot write a model: with every route asked, nothing below artifacts/ or the tenants'
-folders is opened for writing.
+After requests to every route, no file in artifacts/ or in a tenant's folder was opened for writing.
 """
 
 from __future__ import annotations
@@ -38,17 +37,17 @@ CHANGES = {
 
 
 class Monitor:
-    """Everything in this process that is about to change a file, from Python's own audit events.
+    """Recorder of all changes to files in this process, from the audit events of Python.
 
-    There is one for good.
+    The hook cannot be removed, so one recorder serves all tests.
     """
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, str]] | None = None
-        sys.addaudithook(self._hear)
+        self.changes: list[tuple[str, str]] | None = None
+        sys.addaudithook(self._record)
 
-    def _hear(self, event: str, args: tuple[object, ...]) -> None:
-        if self.seen is None:
+    def _record(self, event: str, args: tuple[object, ...]) -> None:
+        if self.changes is None:
             return
         if (
             event == "open"
@@ -56,9 +55,9 @@ class Monitor:
             and args[2] & WRITING
             and isinstance(args[0], str | bytes | os.PathLike)
         ):
-            self.seen.append((event, os.fsdecode(args[0])))
+            self.changes.append((event, os.fsdecode(args[0])))
         elif event in CHANGES:
-            self.seen.extend(
+            self.changes.extend(
                 (event, os.fsdecode(name))
                 for name in args
                 if isinstance(name, str | bytes | os.PathLike)
@@ -72,26 +71,26 @@ def watch() -> Monitor:
 
 @contextmanager
 def watched(watch: Monitor) -> Iterator[list[tuple[str, str]]]:
-    watch.seen = seen = []
+    watch.changes = changes = []
     try:
-        yield seen
+        yield changes
     finally:
-        watch.seen = None
+        watch.changes = None
 
 
-def touches(seen: list[tuple[str, str]], *folders: Path) -> list[tuple[str, str]]:
-    """What of it may have been in one of the folders.
+def touches(changes: list[tuple[str, str]], *folders: Path) -> list[tuple[str, str]]:
+    """Select the changes that may be in one of the folders.
 
-    A name without a folder is opened below one that is open already.
+    A relative name may be in any folder that is open.
     """
     return [
         (event, name)
-        for event, name in seen
+        for event, name in changes
         if not Path(name).is_absolute() or any(Path(name).is_relative_to(f) for f in folders)
     ]
 
 
-def test_the_scoring_application_writes_nothing_where_models_are(
+def test_the_scoring_application_writes_nothing_in_the_folders_of_models(
     watch: Monitor,
     own_state: Path,
     tmp_path: Path,
@@ -100,7 +99,7 @@ def test_the_scoring_application_writes_nothing_where_models_are(
 ) -> None:
     shipped = tmp_path / "artifacts"
     shutil.copytree(ROOT / "artifacts", shipped)
-    with watched(watch) as seen:
+    with watched(watch) as changes:
         settings, handles = run_locally(
             "axon-watched",
             {**LONG_DEADLINE, "store": {"state": str(own_state), "shipped": str(shipped)}},
@@ -122,19 +121,19 @@ def test_the_scoring_application_writes_nothing_where_models_are(
         client.close()
 
     assert scored == ["FULLY_OPERATIONAL"] * 2, (
-        "or the models were never loaded, and there was nothing to see"
+        "the models were not loaded, so the test proves nothing"
     )
-    assert touches(seen, own_state), "the switches of layers are written, and were seen to be"
-    assert not touches(seen, shipped, own_state / "tenants")
+    assert touches(changes, own_state), "the layer switches are written and must be recorded"
+    assert not touches(changes, shipped, own_state / "tenants")
 
 
-def test_the_watch_sees_a_write(watch: Monitor, tmp_path: Path) -> None:
-    with watched(watch) as seen:
+def test_the_monitor_records_a_write(watch: Monitor, tmp_path: Path) -> None:
+    with watched(watch) as changes:
         (tmp_path / "model").write_bytes(b"x")
         folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
         os.close(os.open("model", os.O_WRONLY, dir_fd=folder))
         os.rename("model", "other", src_dir_fd=folder, dst_dir_fd=folder)
         os.close(folder)
 
-    found = touches(seen, tmp_path)
+    found = touches(changes, tmp_path)
     assert [event for event, _ in found] == ["open", "open", "os.rename", "os.rename"]

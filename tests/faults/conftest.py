@@ -1,4 +1,4 @@
-"""Real services to break. A start takes ten seconds and more, so tests share a service."""
+"""Real services to break. A start takes ten seconds or more, so tests share a service."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ RAY_PORTS = (6379, 8265)  # Ray's own defaults for its head and its dashboard
 class Services:
     """The one service that runs now.
 
-    A service of the other kind, or one that a test has ended, is replaced by a new one.
+    A test that needs the other kind, or finds the service ended, gets a new one.
     """
 
     def __init__(self, folders: pytest.TempPathFactory, bodies: Sequence[bytes]) -> None:
         self._folders, self._bodies = folders, bodies
         self._running: tuple[bool, Service] | None = None
 
-    def whole(self, *, on_three_nodes: bool) -> Service:
-        """A service of this kind with every replica running and every layer live."""
+    def get(self, *, on_three_nodes: bool) -> Service:
+        """Return a service of this kind with every replica running and every layer live."""
         if self._running is not None:
             is_on_three_nodes, service = self._running
             if is_on_three_nodes == on_three_nodes and service.head.poll() is None:
-                service.await_whole()
+                service.await_complete()
                 return service
             self.end()
         service = start_service(
             self._folders.mktemp("service"), self._bodies, on_three_nodes=on_three_nodes
         )
         self._running = (on_three_nodes, service)
-        service.await_whole(STARTED_WITHIN_S)
+        service.await_complete(STARTED_WITHIN_S)
         return service
 
     def end(self) -> None:
@@ -64,7 +64,7 @@ def ray_ports_taken() -> Iterator[None]:
             listener = listeners.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
-                listener.bind(("0.0.0.0", port))  # noqa: S104  # on every address, as a Redis may
+                listener.bind(("0.0.0.0", port))  # noqa: S104  # on every address, as another program may
                 listener.listen()
         yield
 
@@ -73,7 +73,7 @@ def ray_ports_taken() -> Iterator[None]:
 def services(
     ray_ports_taken: None, tmp_path_factory: pytest.TempPathFactory, flow_bodies: Sequence[bytes]
 ) -> Iterator[Services]:
-    """All tests' services, started although the default ports of Ray are taken."""
+    """The services of all tests, started while the default ports of Ray are taken."""
     del ray_ports_taken
     running = Services(tmp_path_factory, flow_bodies)
     yield running
@@ -83,13 +83,13 @@ def services(
 @pytest.fixture
 def service(services: Services) -> Service:
     """`axon serve`, with one replica of everything."""
-    return services.whole(on_three_nodes=False)
+    return services.get(on_three_nodes=False)
 
 
 @pytest.fixture
 def cluster(services: Services) -> Service:
     """Three nodes on one machine; two replicas of each deployment, on different nodes."""
-    return services.whole(on_three_nodes=True)
+    return services.get(on_three_nodes=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -99,8 +99,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     here = Path(__file__).parent
     places = [number for number, item in enumerate(items) if item.path.parent == here]
-    ours = sorted((items[number] for number in places), key=_place)
-    for number, item in zip(places, ours, strict=True):
+    ordered = sorted((items[number] for number in places), key=_place)
+    for number, item in zip(places, ordered, strict=True):
         items[number] = item
 
 

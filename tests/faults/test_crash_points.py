@@ -1,7 +1,4 @@
-"""Crash points (P4).
-
-Whoever is killed before any of their changes to the disk leaves the old or the new, never a mix.
-"""
+"""Crash points (P4): a kill before any change to the disk leaves the old or the new state."""
 
 from __future__ import annotations
 
@@ -37,15 +34,15 @@ from ensemble.store.signing import Signer
 
 pytestmark = [pytest.mark.forks, pytest.mark.usefixtures("no_fsync")]
 
-BROKEN = {"empty": b"", "cut": b'{"at_once":false,"format":2,', "of nobody": b"{}\n"}
+BROKEN = {"empty": b"", "cut": b'{"at_once":false,"format":2,', "without a signature": b"{}\n"}
 
 
 class DieAt:
-    """Runs an act in a child that is killed before its k-th change to the disk.
+    """An action in a child process that is killed before its k-th change to the disk.
 
-    The store changes the disk through `os` and `fcntl` only (`ensemble/store/files/atomic.py`), so
-    wrapping these sees every step.
-    A fork, not a new process: a step costs milliseconds, so that every one of them can be tried.
+    The store changes the disk only through `os` and `fcntl` (`ensemble/store/files/atomic.py`), so
+    wrappers around these see every step. The child is a fork: a step costs milliseconds, so every
+    step can be tried.
     """
 
     CHANGES = (
@@ -65,36 +62,35 @@ class DieAt:
         self._monkeypatch = monkeypatch
 
     def __call__(self, k: int, act: Callable[[], object], *, power_cut: bool = False) -> bool:
-        """Whether `act` was done before step k came.
+        """Run `act` up to step k, and return whether it finished before that step.
 
-        A power cut takes what was written and not yet fsynced.
+        A power cut removes what was written but not yet fsynced.
         """
         child = os.fork()
         if child == 0:
             self._die(k, act, power_cut=power_cut)
         _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the act raised"
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the action raised"
         return not os.WIFSIGNALED(status)
 
     def record(self, act: Callable[[], object]) -> list[str]:
-        """The steps of `act`, in order, e.g. `fsync manifest.json`."""
+        """Run `act` and list its steps in order, e.g. `fsync manifest.json`."""
         steps: list[str] = []
         with self._monkeypatch.context() as patch:
-            self._watch(lambda step, _: steps.append(step), patch.setattr)
+            self._record_steps(lambda step, _: steps.append(step), patch.setattr)
             act()
         return steps
 
     def _die(self, k: int, act: Callable[[], object], *, power_cut: bool) -> None:
         steps = 0
-        unsafe: dict[
-            int, tuple[int, int]
-        ] = {}  # inode -> a descriptor of our own, and the bytes that are on the disk already
+        # inode -> a duplicate descriptor, and the number of bytes that are already on the disk
+        unsafe: dict[int, tuple[int, int]] = {}
 
         def before(step: str, fd: int | None) -> None:
             nonlocal steps
             if steps == k:
-                for held, safe in unsafe.values() if power_cut else ():
-                    os.ftruncate(held, safe)
+                for descriptor, safe in unsafe.values() if power_cut else ():
+                    os.ftruncate(descriptor, safe)
                 os.kill(os.getpid(), signal.SIGKILL)
             steps += 1
             if fd is not None and step.startswith("write"):
@@ -103,13 +99,13 @@ class DieAt:
                 unsafe.pop(os.fstat(fd).st_ino, None)
 
         try:
-            self._watch(before, setattr)
+            self._record_steps(before, setattr)
             act()
-        except BaseException:  # noqa: BLE001  # the child must not go on as a second pytest
+        except BaseException:  # noqa: BLE001  # the child must not continue as a second pytest
             os._exit(1)
         os._exit(0)
 
-    def _watch(
+    def _record_steps(
         self, before: Callable[[str, int | None], None], patch: Callable[[Any, str, Any], None]
     ) -> None:
         for name in self.CHANGES:
@@ -148,15 +144,12 @@ def steps_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]]
     return DieAt(monkeypatch).record
 
 
-def test_every_byte_is_on_the_disk_before_its_name_is(
+def test_every_byte_of_a_bundle_is_on_the_disk_before_its_name(
     store: Store,
     publish: Callable[..., BundleRef],
     steps_of: Callable[[Callable[[], object]], list[str]],
 ) -> None:
-    """P4.
-
-    Fsync of every file and of the directory come before the rename, fsync of the parent after it.
-    """
+    """P4: fsync of every file and of the folder before the rename, of the parent after it."""
     steps = steps_of(lambda: publish(store))
 
     written = [step for step in steps if step.startswith(("write", "fsync", "rename"))]
@@ -175,7 +168,7 @@ def test_every_byte_is_on_the_disk_before_its_name_is(
         "fsync var",
     ]
     assert written.index("fsync audit.jsonl") < renamed, (
-        "P31: the line that it is begun comes before anything that a reader could see"
+        "P31: the audit line of the begin comes before anything that a reader can see"
     )
 
 
@@ -189,10 +182,7 @@ def test_a_publisher_killed_at_any_step_leaves_the_old_or_the_new(
     power_cut: bool,
     tmp_path: Path,
 ) -> None:
-    """P4, F21.
-
-    SIGKILL before the k-th step for every k; in a power cut, what was not fsynced is lost as well.
-    """
+    """P4, F21: SIGKILL before the k-th step for every k; a power cut also loses unsynced bytes."""
     first = publish(store, 1.0)
     versions_after = []
     for k in range(200):
@@ -208,13 +198,14 @@ def test_a_publisher_killed_at_any_step_leaves_the_old_or_the_new(
         versions_after.append(len(listed))
         if survived:
             break
-        assert publish(copy, 3.0).version == len(listed) + 1  # the dead publisher's lock is gone
+        # the lock of the killed publisher is free
+        assert publish(copy, 3.0).version == len(listed) + 1
         sweep_staging(copy.state, now_s=(now + timedelta(days=36_500)).timestamp())
         assert list((copy.state / ".staging").iterdir()) == []
 
     assert survived
     assert len(versions_after) > 25
-    assert versions_after == sorted(versions_after)  # old until one step, new ever after
+    assert versions_after == sorted(versions_after)  # old until one step, then new
     assert set(versions_after) == {1, 2}
 
 
@@ -230,7 +221,7 @@ def test_a_promotion_killed_at_any_step_leaves_the_old_pointer_or_the_new(
     power_cut: bool,
     tmp_path: Path,
 ) -> None:
-    """P4, F21: and whatever the pointer says opens."""
+    """P4, F21: the pointer names a release that can be opened."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     serials = []
     for k in range(100):
@@ -245,9 +236,8 @@ def test_a_promotion_killed_at_any_step_leaves_the_old_pointer_or_the_new(
         pointer = read_pointer(copy, acme)
         unpromoted = Store(tmp_path / f"spoilt{k}", None, store.trust)
         shutil.copytree(copy.state, unpromoted.state)
-        (unpromoted.state / "tenants" / "acme" / "CURRENT").write_bytes(
-            b""
-        )  # before anybody promotes again
+        # a pointer that breaks before the next promotion
+        (unpromoted.state / "tenants" / "acme" / "CURRENT").write_bytes(b"")
         assert promote(unpromoted, acme, two_releases[0], 0, signer=signer).serial > pointer.serial
         for bundle in read_release(copy, acme, pointer).bundles.values():
             open_bundle(copy, bundle)
@@ -268,7 +258,7 @@ def test_a_promotion_killed_at_any_step_leaves_the_old_pointer_or_the_new(
     assert set(serials) == {1, 2}
 
 
-def test_a_release_killed_at_any_step_is_there_or_not(
+def test_a_release_whose_publisher_is_killed_at_any_step_is_complete_or_absent(
     store: Store,
     acme: Tenant,
     publish: Callable[..., BundleRef],
@@ -295,7 +285,7 @@ def test_a_release_killed_at_any_step_is_there_or_not(
     assert set(counts) == {0, 1}
 
 
-def test_the_pointer_is_on_the_disk_before_its_name_and_the_name_before_the_answer(
+def test_a_pointer_is_on_the_disk_before_its_name_and_its_name_before_the_response(
     store: Store,
     acme: Tenant,
     two_releases: tuple[ReleaseRef, ReleaseRef],
@@ -313,7 +303,7 @@ def test_the_pointer_is_on_the_disk_before_its_name_and_the_name_before_the_answ
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_done_again(
+def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_repeated(
     store: Store,
     acme: Tenant,
     two_releases: tuple[ReleaseRef, ReleaseRef],
@@ -325,11 +315,11 @@ def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_done_again(
 ) -> None:
     """P4, P7.
 
-    The broken pointer stays broken or is whole, and the next serial is above every one that a
-    reader may have seen.
+    The pointer stays broken or is repaired. The next serial is above every serial that a reader
+    may have read.
     """
     promote(store, acme, two_releases[0], 0, signer=signer)
-    seen = promote(store, acme, two_releases[1], 1, signer=signer)
+    newest = promote(store, acme, two_releases[1], 1, signer=signer)
     pointer_file = Path("tenants") / "acme" / "CURRENT"
     (store.state / pointer_file).write_bytes(broken)
     serials = []
@@ -343,13 +333,13 @@ def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_done_again(
         )
 
         try:
-            now_there = read_pointer(copy, acme, not_below=seen.serial)
+            pointer = read_pointer(copy, acme, not_below=newest.serial)
         except ArtifactError:
             assert (copy.state / pointer_file).read_bytes() == broken
-            now_there = None
-        serials.append(now_there.serial if now_there else 0)
+            pointer = None
+        serials.append(pointer.serial if pointer else 0)
         again = promote(copy, acme, two_releases[1], serials[-1], signer=signer)
-        assert again.serial > max(serials[-1], seen.serial)
+        assert again.serial > max(serials[-1], newest.serial)
         assert again.previous == (two_releases[0],)
         if survived:
             break
@@ -364,11 +354,11 @@ def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_done_again(
     [
         ("delete", True, 1),
         ("delete release", False, 1),
-        ("retention", True, 3),
-    ],  # retention is the other two, one after the other
+        ("retention", True, 3),  # it does the other two, one after the other
+    ],
     ids=["delete, power cut", "delete release, killed", "retention, power cut"],
 )
-def test_a_remover_killed_at_any_step_leaves_each_thing_whole_or_gone(
+def test_a_deletion_killed_at_any_step_leaves_each_item_complete_or_absent(
     store: Store,
     acme: Tenant,
     two_releases: tuple[ReleaseRef, ReleaseRef],
@@ -383,7 +373,7 @@ def test_a_remover_killed_at_any_step_leaves_each_thing_whole_or_gone(
     stride: int,
     tmp_path: Path,
 ) -> None:
-    """P4, F21: what serves stays, nothing is half there, and no number comes back."""
+    """P4, F21: what serves stays, no item is incomplete, and no number is used again."""
     promote(store, acme, two_releases[1], 0, signer=signer)
     model = publish(store, 3.0).model
     remove = {
@@ -419,7 +409,7 @@ def test_a_remover_killed_at_any_step_leaves_each_thing_whole_or_gone(
     )
 
 
-def test_an_import_killed_at_any_step_leaves_whole_models_or_none(
+def test_an_import_killed_at_any_step_leaves_complete_models_or_none(
     store: Store,
     publish: Callable[..., BundleRef],
     release_of: Callable[..., ReleaseRef],
@@ -428,7 +418,7 @@ def test_an_import_killed_at_any_step_leaves_whole_models_or_none(
     signer: Signer,
     tmp_path: Path,
 ) -> None:
-    """P4: a release comes last, so there is none that names what is not there."""
+    """P4: the release comes last, so no release names a missing model."""
     data = export_release(
         store,
         Tenant("acme"),
@@ -436,7 +426,7 @@ def test_an_import_killed_at_any_step_leaves_whole_models_or_none(
     )
     banks = Tenant("banks")
     found = []
-    for k in range(0, 300, 2):  # every other step: each is tried alone in the tests of publishing
+    for k in range(0, 300, 2):  # every other step: the tests of publication try each one
         copy = Store(tmp_path / f"copy{k}", None, store.trust)
         survived = die_at(
             k,
@@ -460,14 +450,14 @@ def test_an_import_killed_at_any_step_leaves_whole_models_or_none(
     assert set(found) == {(0, 0), (1, 0), (2, 0), (2, 1)}
 
 
-def test_a_quarantine_killed_at_any_step_leaves_the_bundle_in_one_of_the_two_places(
+def test_a_quarantine_killed_at_any_step_leaves_the_bundle_in_exactly_one_place(
     store: Store,
     acme: Tenant,
     publish: Callable[..., BundleRef],
     die_at: Callable[..., bool],
     tmp_path: Path,
 ) -> None:
-    """P4: never lost with its evidence, and never in both."""
+    """P4: the bundle is evidence, so it is never lost; and it is never in both places."""
     ref = publish(store)
     found = []
     for k in range(200):
@@ -479,8 +469,8 @@ def test_a_quarantine_killed_at_any_step_leaves_the_bundle_in_one_of_the_two_pla
             power_cut=True,
         )
 
-        aside = [one.is_there for one in list_quarantine(copy, acme)]
-        found.append((len(list_bundles(copy, acme)), any(aside)))
+        quarantined = [one.is_there for one in list_quarantine(copy, acme)]
+        found.append((len(list_bundles(copy, acme)), any(quarantined)))
         assert publish(copy).version == 2
         if survived:
             break
@@ -500,7 +490,7 @@ def test_a_challenger_killed_at_any_step_is_the_old_one_or_the_new(
     power_cut: bool,
     tmp_path: Path,
 ) -> None:
-    """P4: and its serial goes on rising."""
+    """P4: and its serial only rises."""
     set_challenger(store, acme, two_releases[0], 0, signer=signer)
     found = []
     for k in range(100):
@@ -512,10 +502,13 @@ def test_a_challenger_killed_at_any_step_is_the_old_one_or_the_new(
             power_cut=power_cut,
         )
 
-        stands = get_challenger(copy, acme)
-        assert stands.sha256 == two_releases[stands.serial - 1].sha256
-        assert clear_challenger(copy, acme, stands.serial, signer=signer).serial > stands.serial
-        found.append(stands.serial)
+        challenger = get_challenger(copy, acme)
+        assert challenger.sha256 == two_releases[challenger.serial - 1].sha256
+        assert (
+            clear_challenger(copy, acme, challenger.serial, signer=signer).serial
+            > challenger.serial
+        )
+        found.append(challenger.serial)
         if survived:
             break
 
@@ -524,14 +517,14 @@ def test_a_challenger_killed_at_any_step_is_the_old_one_or_the_new(
     assert set(found) == {1, 2}
 
 
-def test_what_a_crash_left_visible_has_its_line(
+def test_every_bundle_that_a_crash_leaves_visible_has_an_audit_line(
     store: Store,
     acme: Tenant,
     publish: Callable[..., BundleRef],
     die_at: Callable[..., bool],
     tmp_path: Path,
 ) -> None:
-    """P31: an act without its line is impossible, whenever its process dies."""
+    """P31: no action is without its line, whenever its process dies."""
     publish(store, 1.0)
     outcomes = []
     for k in range(200):
@@ -558,7 +551,7 @@ def test_a_crash_at_any_step_leaves_the_old_switches_or_the_new(
     die_at: Callable[..., bool],
     steps_of: Callable[[Callable[[], object]], list[str]],
 ) -> None:
-    """P4, fault F21: killed before each change to the disk, also with the power."""
+    """P4, F21: a kill or a power cut before each change to the disk."""
     old = change_controls(tmp_path, lambda now: now.with_disabled("anomaly"))
     new = old.with_disabled("behavior")
     outcomes = set()

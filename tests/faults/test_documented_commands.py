@@ -1,4 +1,4 @@
-"""The requests of README and quick start run as they are shown, against a real service."""
+"""The requests of README, quick start and operation guide, as shown, against a real service."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_request_of_a_page_is_answered(service: Service, page: Path) -> No
 
 
 def test_a_killed_layer_lowers_the_coverage_and_comes_back(service: Service) -> None:
-    """The section of the README: coverage falls, the verdict states it, and it comes back."""
+    """As the README shows: the coverage falls, the verdict states it, and the layer comes back."""
     assert SCORE_AGAIN in README.read_text()
     assert score_again(service)["coverage"] == 1.0
 
@@ -82,7 +82,7 @@ def score_again(service: Service) -> dict[str, Any]:
 
 
 def run(service: Service, command: str) -> str:
-    """What a shown command prints when its default port is this service's."""
+    """Run a shown command, with the port of this service, and return its output."""
     own = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
     return subprocess.run(
         ["bash", "-c", own], cwd=ROOT, capture_output=True, text=True, check=True

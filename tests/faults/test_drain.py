@@ -21,16 +21,16 @@ from tests.support.timing import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ends_service]
 
-GONE_WITHIN_S = 15.0  # the processes of a service, after its head
+GONE_WITHIN_S = 15.0  # until the other processes have ended, after the head
 
 
 def test_a_signal_under_load_loses_no_accepted_request_and_a_second_start_works(
     service: Service, process_events: list[Event], tmp_path: Path
 ) -> None:
-    """P25: a connection is refused, or its request gets a verdict: `make serve`, Ctrl-C, again.
+    """P25: a connection is refused, or its request gets a verdict.
 
-    The first service ends as by `kill` or a container's runtime: SIGTERM to its head. The second
-    one, on the same port, ends as at a terminal: SIGINT to its group.
+    The first service ends as by `kill` or a container runtime: SIGTERM to its head. The second
+    one, on the same port, ends as by Ctrl-C in a terminal: SIGINT to its group.
     """
     with service.callers() as callers:
         callers.warm()
@@ -48,13 +48,13 @@ def test_a_signal_under_load_loses_no_accepted_request_and_a_second_start_works(
     assert service.head.returncode == 0, service.output()[-2000:]
     assert lost == []
     assert left_running(service) == []
-    # the text of Ray's own handler, which writes a stack trace and leaves processes behind
+    # the text of Ray's handler, which writes a stack trace and leaves processes running
     assert "SIGTERM received" not in service.output()
     assert "failed" not in service.output().partition("axon: stopping")[2]
 
     again = start_service(tmp_path, service.bodies, on_three_nodes=False, port=service.port)
     try:
-        again.await_whole(STARTED_WITHIN_S)
+        again.await_complete(STARTED_WITHIN_S)
         assert again.score(json.dumps(process_events[0]).encode())["coverage"] == 1.0
         os.killpg(again.head.pid, signal.SIGINT)
         again.head.wait(ENDED_WITHIN_S)
@@ -64,6 +64,6 @@ def test_a_signal_under_load_loses_no_accepted_request_and_a_second_start_works(
 
 
 def left_running(service: Service) -> list[str]:
-    """Names of the processes that outlive their service."""
+    """List the names of the processes that still run after the end of their service."""
     wait_until(lambda: not service.processes(), GONE_WITHIN_S)
     return [process.name() for process in service.processes()]

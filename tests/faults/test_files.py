@@ -1,7 +1,7 @@
 """Faults of files: each fault of each file that a reader opens is one named error with its cause.
 
-This is the part of the store: pointer, release, manifest and payloads, read in that order. Other
-files of this folder show what a slot and a service do with the error. F5 in full is in
+Here are the files of the store: pointer, release, manifest and payloads, read in that order. Other
+modules of this folder test what a slot and a service do with the error. F5 in full is in
 attacks/test_bit_flips.py, F18 and F19 are in attacks/test_tuf_names.py, F21 is in
 test_crash_points.py, F6, F22 and F23 are in ensemble/store, and the names of F24 in test_names.py.
 """
@@ -51,8 +51,8 @@ FOLDERS = ["", "releases", "bundles", "bundles/anomaly-flow", BUNDLE]
 
 
 @dataclass(frozen=True)
-class World:
-    """Acme's release of two models, in use, and tenant `other` with one of its own."""
+class ServingStore:
+    """A store with a serving release of acme with two models, and one of tenant `other`."""
 
     store: Store
     bundles: dict[ModelName, BundleRef]
@@ -62,20 +62,20 @@ class World:
         return self.store.state / "tenants" / "acme"
 
     def load(self, tenant: str = "acme", model: ModelName = FLOW) -> OpenedBundle:
-        """A model by the whole chain, as every reader reads it."""
+        """Load a model through all files, as every reader does."""
         release = read_release(self.store, Tenant(tenant), read_pointer(self.store, Tenant(tenant)))
         return open_bundle(self.store, release.bundles[model])
 
 
 @pytest.fixture
-def world(
+def serving(
     store: Store,
     acme: Tenant,
     publish: Callable[..., BundleRef],
     release_of: Callable[..., ReleaseRef],
     now: datetime,
     signer: Signer,
-) -> World:
+) -> ServingStore:
     other = Tenant("other")
     theirs = publish_release(
         store, other, [publish(store, tenant="other")], {}, notes="", now=now, signer=signer
@@ -83,7 +83,7 @@ def world(
     promote(store, other, theirs, 0, signer=signer)
     bundles = {FLOW: publish(store), PROCESS: publish(store, model=PROCESS)}
     promote(store, acme, release_of(store, *bundles.values()), 0, signer=signer)
-    return World(store, bundles)
+    return ServingStore(store, bundles)
 
 
 def put(path: Path, data: bytes) -> None:
@@ -92,7 +92,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 def swap_for(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Another kind of file in the place of one that was moved away."""
+    """Put another kind of file in the place of a file, which is moved away."""
 
     def swapped(path: Path) -> None:
         path.rename(path.parent.parent / "moved")
@@ -139,39 +139,38 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[type[ArtifactError], ...
 
 @pytest.mark.parametrize(("spoil", "expected"), FAULTS.values(), ids=FAULTS.keys())
 @pytest.mark.parametrize("file", CHAIN)
-def test_every_fault_of_every_file_is_named_and_nothing_else_notices(
-    world: World,
+def test_every_fault_of_every_file_is_a_named_error_and_affects_no_other_model(
+    serving: ServingStore,
     file: str,
     spoil: Callable[[Path], object],
     expected: tuple[type[ArtifactError], ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """P1, P2.
-
-    The error says what and why, no array is decoded, other models and tenants open as before.
-    """
+    """P1, P2: no array is decoded; other models and tenants open as before."""
     monkeypatch.setattr(safetensors.numpy, "load", lambda _: pytest.fail("decoded"))
-    untouched = {name: open_bundle(world.store, ref).files for name, ref in world.bundles.items()}
-    spoil(world.home / file)
+    untouched = {
+        name: open_bundle(serving.store, ref).files for name, ref in serving.bundles.items()
+    }
+    spoil(serving.home / file)
 
     with pytest.raises(expected) as refused:
-        world.load()
+        serving.load()
 
     assert refused.value.code in {"ARTIFACT_MISSING", "ARTIFACT_CORRUPT", "ARTIFACT_UNTRUSTED"}
-    assert str(world.store.state) not in str(refused.value)
-    assert open_bundle(world.store, world.bundles[PROCESS]).files == untouched[PROCESS]
-    assert world.load("other")
+    assert str(serving.store.state) not in str(refused.value)
+    assert open_bundle(serving.store, serving.bundles[PROCESS]).files == untouched[PROCESS]
+    assert serving.load("other")
 
 
 @pytest.mark.parametrize("place", [*CHAIN, *FOLDERS])
-def test_a_denied_permission_is_said_and_not_called_missing(
-    world: World, place: str, monkeypatch: pytest.MonkeyPatch
+def test_a_denied_permission_is_reported_and_not_as_a_missing_file(
+    serving: ServingStore, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F12.
+    """F12: for every file and every folder on the path.
 
-    For every file and every folder on the way. An injected opener, for root is denied nothing.
+    The test replaces `os.open`, because no permission is denied to root.
     """
-    denied = (world.home / place).name
+    denied = (serving.home / place).name
     honest = os.open
 
     def denying(path: str, *args: Any, **kwargs: Any) -> int:
@@ -182,7 +181,7 @@ def test_a_denied_permission_is_said_and_not_called_missing(
     monkeypatch.setattr(os, "open", denying)
 
     with pytest.raises(ArtifactUnreadable, match="permission") as refused:
-        world.load()
+        serving.load()
 
     assert "/secret" not in str(refused.value)
     assert refused.value.cause == "files"
@@ -191,19 +190,15 @@ def test_a_denied_permission_is_said_and_not_called_missing(
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
 @pytest.mark.parametrize("step", ["open", "read"])
 @pytest.mark.parametrize("file", CHAIN)
-def test_a_disk_that_stumbles_is_asked_once_more_and_then_named(
-    world: World, file: str, step: str, fault: int, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_read_is_repeated_once_and_then_reported(
+    serving: ServingStore, file: str, step: str, fault: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F14.
-
-    Once is forgiven, twice is an error of its own; the next look, on a disk that is well again,
-    loads.
-    """
+    """F14: a second failure is a named error; the next load, without a failure, succeeds."""
     name = Path(file).name
     honest = getattr(os, step)
     left = 1
 
-    def stumbling(target: str | int, *args: Any, **kwargs: Any) -> Any:
+    def failing(target: str | int, *args: Any, **kwargs: Any) -> Any:
         nonlocal left
         reached = (
             target if isinstance(target, str) else Path(f"/proc/self/fd/{target}").readlink().name
@@ -213,33 +208,31 @@ def test_a_disk_that_stumbles_is_asked_once_more_and_then_named(
             raise OSError(fault, "failing")
         return honest(target, *args, **kwargs)
 
-    monkeypatch.setattr(os, step, stumbling)
-    assert world.load()
+    monkeypatch.setattr(os, step, failing)
+    assert serving.load()
 
     left = 2
     with pytest.raises(ArtifactUnreadable, match=errno.errorcode[fault]):
-        world.load()
-    assert world.load()
+        serving.load()
+    assert serving.load()
 
 
-def test_what_a_slow_writer_has_not_finished_is_refused_until_it_has(world: World) -> None:
-    """F4.
-
-    Nobody of ours writes into a final name; somebody's copy tool may, and a reader comes by at any
-    moment of it.
-    """
-    path = world.home / BUNDLE / "model.safetensors"
-    whole = path.read_bytes()
-    half_is_written, go_on = threading.Event(), threading.Event()
+def test_a_file_that_is_still_being_written_is_rejected_until_it_is_complete(
+    serving: ServingStore,
+) -> None:
+    """F4: Axon never writes under a final name, but a copy tool of the operator may."""
+    path = serving.home / BUNDLE / "model.safetensors"
+    content = path.read_bytes()
+    half_is_written, may_finish = threading.Event(), threading.Event()
 
     def copy_slowly() -> None:
         path.chmod(0o644)
         with path.open("wb") as file:
-            file.write(whole[: len(whole) // 2])
+            file.write(content[: len(content) // 2])
             file.flush()
             half_is_written.set()
-            go_on.wait()
-            file.write(whole[len(whole) // 2 :])
+            may_finish.wait()
+            file.write(content[len(content) // 2 :])
 
     writer = threading.Thread(target=copy_slowly)
     writer.start()
@@ -247,11 +240,11 @@ def test_what_a_slow_writer_has_not_finished_is_refused_until_it_has(world: Worl
 
     try:
         with pytest.raises(ArtifactCorrupt, match="Model file corrupted"):
-            world.load()
+            serving.load()
     finally:
-        go_on.set()
+        may_finish.set()
         writer.join()
-    assert world.load().files["model.safetensors"] == whole
+    assert serving.load().files["model.safetensors"] == content
 
 
 def everything(root: Path) -> dict[str, bytes]:
@@ -264,8 +257,8 @@ def everything(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("step", ["write", "fsync", "open", "mkdir", "rename", "replace"])
 @pytest.mark.parametrize("act", ["bundle", "release", "promotion"])
-def test_a_full_disk_publishes_nothing_and_leaves_what_serves_alone(
-    world: World,
+def test_a_full_disk_publishes_nothing_and_does_not_affect_what_serves(
+    serving: ServingStore,
     acme: Tenant,
     publish: Callable[..., BundleRef],
     release_of: Callable[..., ReleaseRef],
@@ -274,20 +267,19 @@ def test_a_full_disk_publishes_nothing_and_leaves_what_serves_alone(
     step: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """F20.
+    """F20: ENOSPC at the k-th step of its kind, for every k.
 
-    ENOSPC at the k-th step of its kind, for every k until none is left: what is read is whole,
-    staging is clean.
+    What a reader opens is complete, and staging is empty.
     """
-    second = release_of(world.store, *world.bundles.values())
+    second = release_of(serving.store, *serving.bundles.values())
     acts = {
-        "bundle": lambda: publish(world.store, 2.0),
-        "release": lambda: release_of(world.store, *world.bundles.values()),
+        "bundle": lambda: publish(serving.store, 2.0),
+        "release": lambda: release_of(serving.store, *serving.bundles.values()),
         "promotion": lambda: promote(
-            world.store, acme, second, read_pointer(world.store, acme).serial, signer=signer
+            serving.store, acme, second, read_pointer(serving.store, acme).serial, signer=signer
         ),
     }
-    before = read_pointer(world.store, acme), list_releases(world.store, acme)
+    before = read_pointer(serving.store, acme), list_releases(serving.store, acme)
     honest = getattr(os, step)
     for k in range(100):
         left = k
@@ -305,60 +297,57 @@ def test_a_full_disk_publishes_nothing_and_leaves_what_serves_alone(
             try:
                 acts[act]()
             except OSError:
-                if (
-                    step != "fsync"
-                    # the last one comes after the name: what it does not reach is there, if not yet
-                    # for
-                    # good
-                ):
+                # the last fsync comes after the rename: then the item exists, but a power cut may
+                # still remove it
+                if step != "fsync":
                     assert (
-                        read_pointer(world.store, acme),
-                        list_releases(world.store, acme),
+                        read_pointer(serving.store, acme),
+                        list_releases(serving.store, acme),
                     ) == before
                 assert [
-                    line.problem for line in list_releases(world.store, acme) if line.problem
+                    line.problem for line in list_releases(serving.store, acme) if line.problem
                 ] == []
-                assert world.load()
-                assert list((world.store.state / ".staging").glob("*")) == []
+                assert serving.load()
+                assert list((serving.store.state / ".staging").glob("*")) == []
             else:
                 break
 
     assert k < 99
-    assert acts[act]()  # and there was nothing left behind that stands in the way
+    assert acts[act]()  # nothing left behind prevents it
 
 
-def test_the_writers_clock_decides_nothing(
-    world: World, acme: Tenant, publish: Callable[..., BundleRef], signer: Signer, now: datetime
+def test_the_clock_of_a_writer_does_not_decide_the_order(
+    serving: ServingStore,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    signer: Signer,
+    now: datetime,
 ) -> None:
-    """F24, T4: a release of the year 2126 is followed by one of today; the order is the serial."""
+    """F24, T4: a release of today may follow one of the year 2126; the serial is the order."""
     later = publish_release(
-        world.store,
+        serving.store,
         acme,
-        [publish(world.store)],
+        [publish(serving.store)],
         {},
         notes="",
         now=now + timedelta(days=36_525),
         signer=signer,
     )
     sooner = publish_release(
-        world.store, acme, [publish(world.store)], {}, notes="", now=now, signer=signer
+        serving.store, acme, [publish(serving.store)], {}, notes="", now=now, signer=signer
     )
 
     assert (later.serial, sooner.serial) == (2, 3)
-    assert list_releases(world.store, acme)[0].ref == sooner
-    os.utime(world.home / "releases" / "2.json", (2**33, 2**33))
-    assert list_releases(world.store, acme)[0].ref == sooner
+    assert list_releases(serving.store, acme)[0].ref == sooner
+    os.utime(serving.home / "releases" / "2.json", (2**33, 2**33))
+    assert list_releases(serving.store, acme)[0].ref == sooner
 
 
-def test_a_dead_publishers_staging_is_swept_by_the_next_one(
-    world: World, publish: Callable[..., BundleRef]
+def test_the_next_publisher_removes_the_staging_of_a_killed_one(
+    serving: ServingStore, publish: Callable[..., BundleRef]
 ) -> None:
-    """F21.
-
-    Nobody has to call the sweeper. How old it is, is asked of the disk that dated it, not of any
-    clock of ours.
-    """
-    staging = world.store.state / ".staging"
+    """F21: the age is measured with the clock of the file system that dated the files."""
+    staging = serving.store.state / ".staging"
     for name, age_s in {"dead": 3700, "alive": 60}.items():
         place = staging / name
         place.mkdir(parents=True)
@@ -366,6 +355,6 @@ def test_a_dead_publishers_staging_is_swept_by_the_next_one(
         dated = place.stat().st_mtime - age_s
         os.utime(place, (dated, dated))
 
-    publish(world.store)
+    publish(serving.store)
 
     assert [path.name for path in staging.iterdir()] == ["alive"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.support.callers import Asked, figures
+from tests.support.callers import Reply, figures
 from tests.support.running_service import (
     BUSY,
     CONNECTIONS,
@@ -20,34 +20,33 @@ from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 
-KILLS = 25 if IS_LONG else 1  # of each kind; four kinds make the hundred of P23
+KILLS = 25 if IS_LONG else 1  # of each kind; four kinds make the hundred kills of P23
 KILLED = LAYERS_OF_FLOWS if IS_LONG else ("classifier",)
-CALM_S = 1.0  # after the new process is there
+CALM_S = 1.0  # after the new process runs
 BACK_WITHIN_S = 15.0  # RELIABILITY P23
 ANSWERED_WITHIN_S = 0.250 * 1.1 + NOISE_S  # RELIABILITY P18
-# the front proxy waits so long before it sends a request that a dead ingress did not take to
-# another one
+# seconds until the front proxy sends a request to another ingress, when a dead one has not
+# accepted it
 SENT_AGAIN_S = 1.0
-# while two cores also start a process, another layer may miss the deadline now and then, and says
-# so
+# while two cores also start a process, another layer may miss the deadline in some verdicts, which
+# state it
 OTHERS_SPEAK = 0.9
-# a request that was in flight at the kill was sent at most so long before, or took its place so
-# long after
+# a request that the kill affects was sent at most this long before the kill or after it
 IN_FLIGHT_S = 0.5
 
 
-def all_were_answered(asked: Sequence[Asked]) -> None:
-    assert [one for one in asked if not one.is_answered] == []
-    assert [one for one in asked if one.took_s > ANSWERED_WITHIN_S] == []
+def assert_all_were_answered(replies: Sequence[Reply]) -> None:
+    assert [one for one in replies if not one.is_answered] == []
+    assert [one for one in replies if one.elapsed_s > ANSWERED_WITHIN_S] == []
 
 
 @pytest.mark.parametrize("layer", KILLED)
-def test_a_killed_only_replica_silences_its_layer_alone_until_it_is_back(
+def test_the_kill_of_an_only_replica_makes_only_its_layer_abstain_until_it_is_back(
     service: Service, layer: str
 ) -> None:
-    """P23: no 5xx and no hang; the layer abstains and says why; it comes back by itself."""
+    """P23: no 5xx and no hang; the layer abstains with a reason and recovers by itself."""
     for _ in range(KILLS):
-        service.await_whole()
+        service.await_complete()
         with service.callers() as callers:
             callers.warm()
             at = kill(service.only_replica(layer))
@@ -59,22 +58,24 @@ def test_a_killed_only_replica_silences_its_layer_alone_until_it_is_back(
                 since=silent.at + IN_FLIGHT_S,
                 within_s=4 * BACK_WITHIN_S,
             )
-        asked = callers.between(at - IN_FLIGHT_S)
-        print(f"\n{layer} killed, one replica: back after {back.at - at:.1f} s; {figures(asked)}")
+        replies = callers.between(at - IN_FLIGHT_S)
+        print(f"\n{layer} killed, one replica: back after {back.at - at:.1f} s; {figures(replies)}")
 
-        all_were_answered(asked)
-        assert all(one.layers[layer][1] for one in asked if one.status_of(layer) != "live")
+        assert_all_were_answered(replies)
+        assert all(one.layers[layer][1] for one in replies if one.status_of(layer) != "live")
         for other in set(LAYERS_OF_FLOWS) - {layer}:
-            assert sum(one.status_of(other) == "live" for one in asked) >= OTHERS_SPEAK * len(asked)
+            assert sum(one.status_of(other) == "live" for one in replies) >= OTHERS_SPEAK * len(
+                replies
+            )
         assert back.at - at <= BUSY * BACK_WITHIN_S
 
 
-def test_a_killed_replica_of_two_costs_no_opinion_beyond_the_requests_in_flight(
+def test_the_kill_of_one_replica_of_two_costs_only_scores_of_requests_in_flight(
     cluster: Service,
 ) -> None:
-    """P23: the other one answers for both. One layer after the other."""
+    """P23: the other replica does the work of both, for each layer in turn."""
     for layer in KILLED * KILLS:
-        cluster.await_whole()
+        cluster.await_complete()
         with cluster.callers() as callers:
             callers.warm()
             killed = cluster.replicas(layer)[0]
@@ -84,22 +85,22 @@ def test_a_killed_replica_of_two_costs_no_opinion_beyond_the_requests_in_flight(
                 BUSY * BACK_WITHIN_S,
             )  # type: ignore[misc]
             callers.go_on(CALM_S)
-        asked = callers.between(at - IN_FLIGHT_S)
-        silenced = [one for one in asked if one.status_of(layer) not in {"", "live"}]
+        replies = callers.between(at - IN_FLIGHT_S)
+        silenced = [one for one in replies if one.status_of(layer) not in {"", "live"}]
         print(
-            f"\n{layer} killed, one of two: {len(silenced)} without its opinion; {figures(asked)}"
+            f"\n{layer} killed, one of two: {len(silenced)} without its score; {figures(replies)}"
         )
 
-        all_were_answered(asked)
+        assert_all_were_answered(replies)
         assert len(silenced) <= CONNECTIONS
 
 
-def test_a_killed_ingress_of_two_costs_at_most_the_requests_in_flight_on_it(
+def test_the_kill_of_one_ingress_of_two_costs_at_most_the_requests_in_flight_on_it(
     cluster: Service,
 ) -> None:
-    """P23, R2: the front proxy sends the rest to the other one."""
+    """P23, R2: the front proxy sends the other requests to the other ingress."""
     for _ in range(KILLS):
-        cluster.await_whole()
+        cluster.await_complete()
         with cluster.callers() as callers:
             callers.warm()
             killed = cluster.replicas("ingress")[0]
@@ -108,18 +109,18 @@ def test_a_killed_ingress_of_two_costs_at_most_the_requests_in_flight_on_it(
                 lambda killed=killed: cluster.has_replaced("ingress", killed), BUSY * BACK_WITHIN_S
             )  # type: ignore[misc]
             callers.go_on(CALM_S)
-        asked = callers.between(at - IN_FLIGHT_S)
-        lost = [one for one in asked if not one.is_answered]
-        print(f"\ningress killed, one of two: {figures(asked)}")
+        replies = callers.between(at - IN_FLIGHT_S)
+        lost = [one for one in replies if not one.is_answered]
+        print(f"\ningress killed, one of two: {figures(replies)}")
 
         assert len(lost) <= CONNECTIONS
         assert all(abs(one.at - at) < IN_FLIGHT_S for one in lost)
-        assert [one for one in asked if one.took_s > ANSWERED_WITHIN_S + SENT_AGAIN_S] == []
+        assert [one for one in replies if one.elapsed_s > ANSWERED_WITHIN_S + SENT_AGAIN_S] == []
         assert [one for one in lost if not one.was_cut_off] == []
 
 
-def test_scoring_goes_on_while_the_controller_is_dead(service: Service) -> None:
-    """P24, R9: it looks after the replicas, and no request passes through it."""
+def test_scoring_continues_while_the_controller_is_dead(service: Service) -> None:
+    """P24, R9: the controller manages the replicas, and no request passes through it."""
     (controller,) = service.titled("ServeController")
     with service.callers() as callers:
         callers.warm()
@@ -129,21 +130,21 @@ def test_scoring_goes_on_while_the_controller_is_dead(service: Service) -> None:
             BACK_WITHIN_S,
         )
         callers.go_on(2.0)
-    asked = callers.between(at - IN_FLIGHT_S)
-    print(f"\ncontroller killed: {figures(asked)}")
+    replies = callers.between(at - IN_FLIGHT_S)
+    print(f"\ncontroller killed: {figures(replies)}")
 
-    all_were_answered(asked)
+    assert_all_were_answered(replies)
 
 
-@pytest.mark.skipif(not IS_LONG, reason="its seconds are spent in the long form, AXON_VERIFY=1")
+@pytest.mark.skipif(not IS_LONG, reason="runs only in the long form, AXON_VERIFY=1")
 def test_a_killed_front_proxy_is_back_within_seconds(service: Service) -> None:
-    """P24, R10: on one machine nothing else listens; where there are more nodes, theirs do."""
+    """P24, R10: on one machine it is the only front proxy; other nodes have their own."""
     (proxy,) = [one for one in service.processes() if one.name() == "haproxy"]
     with service.callers() as callers:
         callers.warm()
         at = kill(proxy)
         back = callers.wait_for(lambda one: one.is_answered, since=at + CALM_S, within_s=60.0)
-    asked = callers.between(at - IN_FLIGHT_S)
-    print(f"\nfront proxy killed: back after {back.at - at:.1f} s; {figures(asked)}")
+    replies = callers.between(at - IN_FLIGHT_S)
+    print(f"\nfront proxy killed: back after {back.at - at:.1f} s; {figures(replies)}")
 
     assert back.at - at <= BUSY * 10.0  # P24

@@ -1,7 +1,7 @@
 """Promotions under load: no request is lost, and each verdict is made by one release (P6, P15).
 
 The verdicts of each release are also computed in this process from the same files. A response that
-names a release must equal them; where a layer was too late, it must equal them without that layer.
+names a release must equal them; where a layer missed the deadline, without that layer.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 
-ROUNDS = (
-    12 if os.environ.get("AXON_VERIFY") == "1" else 1
-)  # of two promotions and two roll-backs; with the first and the last move fifty
-FEW = 4  # callers: the replicas that load a release want a core too
+# each of two promotions and two roll-backs; with the first and the last move fifty
+ROUNDS = 12 if os.environ.get("AXON_VERIFY") == "1" else 1
+FEW = 4  # callers, to leave CPU time for the replicas that load a release
 FOLLOWED_WITHIN_S = 10.0  # P7
 TOLERANCE = 1e-6  # P15, DESIGN decision 12
 BENIGN_FLOWS = 1500
@@ -47,27 +46,27 @@ BEFORE_THE_CLASSIFIER, SHIPPED = "3", "4"
 
 
 @dataclass
-class Golden:
-    """What the releases of a service say of its callers' events.
+class ExpectedVerdicts:
+    """The verdicts of a service's releases on its callers' events, computed in this process.
 
     Attributes:
-        settings: as the service has them.
-        events: id -> a batch of the one event.
+        settings: of the service.
+        events: id -> a batch of that event.
     """
 
     settings: Settings
     events: dict[str, EventBatch]
     made: dict[tuple[str, str], LocalEnsemble] = field(default_factory=dict)
-    said: dict[tuple[str, str, str], Sequence[LayerScores]] = field(default_factory=dict)
+    scores: dict[tuple[str, str, str], Sequence[LayerScores]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, service: Service) -> Golden:
+    def of(cls, service: Service) -> ExpectedVerdicts:
         parsed = [wire.parse_event(body) for body in service.bodies]
         batches = [wire.admit(wire.kind_of(event), [event])[0] for event in parsed]
         return cls(service.settings(), {batch.ids[0]: batch for batch in batches})
 
     def ensemble(self, release: str, sha256: str) -> LocalEnsemble:
-        """The release of that name; refused where its file has another digest."""
+        """Load a release; fail if its file has another digest."""
         if (release, sha256) not in self.made:
             fusion, posture = self.settings.fusion, self.settings.posture
             tenant, _, serial = release.partition("/")
@@ -81,102 +80,99 @@ class Golden:
             )
         return self.made[release, sha256]
 
-    def opinions(self, answer: verdict_wire.Verdict) -> Sequence[LayerScores]:
-        """What each layer says of the event of an answer, by the release that it names."""
-        key = (answer.release, answer.release_sha256, answer.id)
-        if key not in self.said:
-            ensemble = self.ensemble(answer.release, answer.release_sha256)
-            self.said[key] = [
-                slot.score(self.events[answer.id], ensemble.release.name)
+    def layer_scores(self, verdict: verdict_wire.Verdict) -> Sequence[LayerScores]:
+        """Score the event of a verdict with each layer of the release that it names."""
+        key = (verdict.release, verdict.release_sha256, verdict.id)
+        if key not in self.scores:
+            ensemble = self.ensemble(verdict.release, verdict.release_sha256)
+            self.scores[key] = [
+                slot.score(self.events[verdict.id], ensemble.release.name)
                 for slot in ensemble.slots.values()
             ]
-        return self.said[key]
+        return self.scores[key]
 
-    def contradictions(self, answer: verdict_wire.Verdict) -> list[str]:
-        """What an answer says otherwise than the release that it names.
-
-        Empty where it says the same.
-        """
+    def differences(self, verdict: verdict_wire.Verdict) -> list[str]:
+        """List the differences between a verdict and the release that it names."""
         ensemble, event = (
-            self.ensemble(answer.release, answer.release_sha256),
-            self.events[answer.id],
+            self.ensemble(verdict.release, verdict.release_sha256),
+            self.events[verdict.id],
         )
-        heard = {layer.layer: layer for layer in answer.layers}
-        opinions = [
-            _unless_silent(opinion, heard[opinion.layer]) for opinion in self.opinions(answer)
+        received = {layer.layer: layer for layer in verdict.layers}
+        layers = [
+            _unless_absent(scores, received[scores.layer]) for scores in self.layer_scores(verdict)
         ]
         fusion = self.settings.fusion
-        (verdicts,) = ensemble.release.fuse(
+        (computed,) = ensemble.release.fuse(
             event.kind,
-            opinions,
+            layers,
             min_coverage=fusion.min_coverage,
             posture_bound=fusion.posture_bound,
         )
         numbers = {
-            "score": (answer.score, verdicts.score[0]),
-            "low": (answer.low, verdicts.low[0]),
-            "high": (answer.high, verdicts.high[0]),
-            "coverage": (answer.coverage, verdicts.coverage),
-        } | {one.layer: (heard[one.layer].score, one.scores[0]) for one in opinions if one.speaks}
+            "score": (verdict.score, computed.score[0]),
+            "low": (verdict.low, computed.low[0]),
+            "high": (verdict.high, computed.high[0]),
+            "coverage": (verdict.coverage, computed.coverage),
+        } | {one.layer: (received[one.layer].score, one.scores[0]) for one in layers if one.speaks}
         words = {
-            "verdict": (answer.verdict, str(verdicts.label[0])),
-            "severity": (answer.severity, str(verdicts.severity[0])),
-            "status": (answer.status, str(verdicts.status)),
+            "verdict": (verdict.verdict, str(computed.label[0])),
+            "severity": (verdict.severity, str(computed.severity[0])),
+            "status": (verdict.status, str(computed.status)),
         } | {
-            f"version of {one.layer}": (heard[one.layer].version, one.version)
-            for one in opinions
+            f"version of {one.layer}": (received[one.layer].version, one.version)
+            for one in layers
             if one.speaks
         }
         wrong = [
-            f"{what} {said} for {golden}"
-            for what, (said, golden) in numbers.items()
-            if abs(said - golden) > TOLERANCE
+            f"{what} {found} for {expected}"
+            for what, (found, expected) in numbers.items()
+            if abs(found - expected) > TOLERANCE
         ]
         return wrong + [
-            f"{what} {said} for {golden}"
-            for what, (said, golden) in words.items()
-            if said != golden
+            f"{what} {found} for {expected}"
+            for what, (found, expected) in words.items()
+            if found != expected
         ]
 
 
-def _unless_silent(opinion: LayerScores, heard: verdict_wire.LayerScore) -> LayerScores:
-    """What a layer says, or its silence where it was silent in the answer."""
-    if heard.status in {"live", "last_good"} or not opinion.speaks:
-        return opinion
+def _unless_absent(expected: LayerScores, received: verdict_wire.LayerScore) -> LayerScores:
+    """Return the scores of a layer, or its absence if it is absent in the verdict."""
+    if received.status in {"live", "last_good"} or not expected.speaks:
+        return expected
     return LayerScores(
-        heard.layer,
-        LayerStatus(heard.status),
-        heard.version,
+        received.layer,
+        LayerStatus(received.status),
+        received.version,
         "",
-        np.array([heard.score]),
-        heard.reason,
+        np.array([received.score]),
+        received.reason,
     )
 
 
 @pytest.fixture
 def releases(service: Service, tmp_path: Path) -> Sequence[str]:
-    """Numbers of three releases that rate flows differently, in order.
+    """Numbers of three releases that score flows differently, in order.
 
-    Without a classifier, as shipped, and with an own anomaly layer.
+    Without a classifier, as shipped, and with a newly trained anomaly layer.
     """
     file = tmp_path / "benign.csv"
     pd.DataFrame(made_up_flows(BENIGN_FLOWS, seed=8), columns=list(FEATURE_NAMES)).to_csv(
         file, index=False
     )
     service.axon("trust", "init")
-    said = service.axon("train", "flows", "--benign", str(file), "--publish", "--no-promote")
-    found = re.search(r"published release (\d+)", said)
-    assert found, said
+    output = service.axon("train", "flows", "--benign", str(file), "--publish", "--no-promote")
+    found = re.search(r"published release (\d+)", output)
+    assert found, output
     return [BEFORE_THE_CLASSIFIER, SHIPPED, found[1]]
 
 
 def move(service: Service, to: str | None) -> None:
     """Promote a release at once, because a canary rollout would roll it back; or roll back."""
     path, body = ("rollback", {}) if to is None else (f"releases/{to}/promote", {"at_once": True})
-    answer = httpx.post(
+    response = httpx.post(
         f"http://127.0.0.1:{service.port}/models/{path}", json=body, timeout=30.0, trust_env=False
     )
-    assert answer.status_code == 200, answer.text
+    assert response.status_code == 200, response.text
 
 
 def test_promotions_and_roll_backs_under_load_lose_no_request_and_mix_no_releases(
@@ -188,9 +184,9 @@ def test_promotions_and_roll_backs_under_load_lose_no_request_and_mix_no_release
         (third, third),
         (None, second),
         (None, first),
-    ]  # (what is asked for, what is in use then)
+    ]  # (release to promote or None to roll back, release then in use)
     moves = [(first, first), *around * ROUNDS, (second, second)]
-    with service.callers(connections=FEW, keeps_answers=True) as callers:
+    with service.callers(connections=FEW, records_bodies=True) as callers:
         callers.warm()
         since, _ = callers.go_on(0.0)
         for to, number in moves:
@@ -202,22 +198,22 @@ def test_promotions_and_roll_backs_under_load_lose_no_request_and_mix_no_release
                 since=at,
                 within_s=FOLLOWED_WITHIN_S,
             )  # type: ignore[misc]
-    asked = callers.between(since)
-    answers = [
-        msgspec.json.decode(one.answer, type=verdict_wire.Verdict)
-        for one in asked
+    replies = callers.between(since)
+    verdicts = [
+        msgspec.json.decode(one.body, type=verdict_wire.Verdict)
+        for one in replies
         if one.is_answered
     ]
-    named = Counter(answer.release for answer in answers)
+    named = Counter(verdict.release for verdict in verdicts)
     print(
-        f"\n{len(moves)} promotions and roll-backs: {figures(asked)}; answers by release "
+        f"\n{len(moves)} promotions and roll-backs: {figures(replies)}; verdicts by release "
         f"{dict(named)}"
     )
-    golden = Golden.of(service)
+    expected = ExpectedVerdicts.of(service)
 
-    assert [one for one in asked if not one.is_answered] == []
+    assert [one for one in replies if not one.is_answered] == []
     assert named.keys() == {f"default/{number}" for number in releases}
-    assert [wrong for answer in answers for wrong in golden.contradictions(answer)] == []
+    assert [wrong for verdict in verdicts for wrong in expected.differences(verdict)] == []
 
 
 def is_in_use(service: Service, number: str) -> bool:

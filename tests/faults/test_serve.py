@@ -1,4 +1,4 @@
-"""`axon serve` as a process of its own: requests over HTTP, and what it listens on and writes."""
+"""`axon serve` as a process: requests over HTTP, its open ports and its private files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TWENTY_MB = 20 * 1000 * 1000
 
 @pytest.fixture
 def ensemble(service: Service) -> LocalEnsemble:
-    """The models that the service serves now, in this process."""
+    """The serving models of the service, loaded in this process."""
     settings = service.settings()
     return LocalEnsemble(
         resolver_of(own_store(settings)),
@@ -117,10 +117,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "code"), BAD)
-def test_bad_input_is_refused_through_the_whole_way(
+def test_bad_input_is_rejected_by_the_real_service(
     client: httpx.Client, method: str, path: str, body: bytes, status: int, code: str
 ) -> None:
-    """P27."""
+    """P27: with a status and a code."""
     answer = client.request(method, path, content=body)
 
     assert answer.status_code == status
@@ -128,12 +128,10 @@ def test_bad_input_is_refused_through_the_whole_way(
 
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["with its length", "chunked"])
-# a case
 def test_a_body_of_twenty_megabytes_is_too_large(client: httpx.Client, is_chunked: bool) -> None:  # noqa: FBT001
-    """P28.
+    """P28: a server may respond and close before it has received the body.
 
-    A server may answer and close before it was sent everything; the client then sees its answer or
-    a closed connection.
+    The client then sees the response or a closed connection.
     """
     body = (b" " * 1_000_000 for _ in range(20)) if is_chunked else b" " * TWENTY_MB
 
@@ -150,7 +148,7 @@ def test_a_body_of_twenty_megabytes_is_too_large(client: httpx.Client, is_chunke
 
 @pytest.mark.parametrize("header", ["x-request-timeout-seconds", "x-request-disconnect-disabled"])
 @pytest.mark.parametrize("value", ["0", "1e9", "-1", "nan", "?1", "x"])
-def test_no_header_of_the_caller_moves_our_deadline(
+def test_no_header_of_a_caller_changes_the_deadline(
     client: httpx.Client, process_events: list[Event], header: str, value: str
 ) -> None:
     """RELIABILITY fact 8, fault I12."""
@@ -175,22 +173,21 @@ def test_64_callers_at_once_get_the_scores_of_the_ensemble_in_one_process(
             0
         ]
         expected |= dict(zip(batch.ids, ensemble.score(batch).score.tolist(), strict=True))
-    client.post("/v1/score/batch", json={"events": events})  # every layer is warm
+    client.post("/v1/score/batch", json={"events": events})  # warms up every layer
 
     with ThreadPoolExecutor(64) as callers:
         answers = list(callers.map(lambda event: client.post("/v1/score", json=event), events))
 
     assert {answer.status_code for answer in answers} == {200}
-    whole = [answer.json() for answer in answers if not answer.json()["degraded"]]
-    assert (
-        len(whole) >= len(answers) // 2
-    )  # on a busy machine a layer may miss the deadline of 250 ms: it then says so
-    for answer in whole:
+    complete = [answer.json() for answer in answers if not answer.json()["degraded"]]
+    # on a busy machine a layer may miss the deadline of 250 ms; the verdict is then degraded
+    assert len(complete) >= len(answers) // 2
+    for answer in complete:
         assert answer["score"] == pytest.approx(expected[answer["id"]], abs=1e-6)
 
 
 def listening(service: Service) -> dict[str, set[tuple[str, int]]]:
-    """`haproxy` and `ray`: where their processes listen."""
+    """Map `haproxy` and `ray` to the addresses on which their processes listen."""
     found: dict[str, set[tuple[str, int]]] = {"haproxy": set(), "ray": set()}
     for process in service.processes():
         with suppress(psutil.Error):
@@ -203,23 +200,23 @@ def listening(service: Service) -> dict[str, set[tuple[str, int]]]:
     return found
 
 
-def test_only_ray_itself_listens_on_other_addresses_than_loopback(service: Service) -> None:
-    """The service, HAProxy's statistics, metrics and admin socket, and the replicas' HTTP ports."""
+def test_only_ray_listens_on_other_addresses_than_loopback(service: Service) -> None:
+    """Not the service, HAProxy's statistics, metrics and admin socket, or replicas' HTTP ports."""
     assert wait_until(
         lambda: service.port in {one for _, one in listening(service)["haproxy"]}, 10.0
-    ), "no HAProxy, or it is long in reloading"
+    ), "no HAProxy, or its reload takes too long"
     found = listening(service)
 
     assert {ip for ip, _ in found["haproxy"]} <= LOOPBACK
     assert service.port not in {one for ip, one in found["ray"] if ip not in LOOPBACK}
     for _, open_port in sorted((ip, one) for ip, one in found["ray"] if ip not in LOOPBACK):
-        assert not speaks_http_of_ours(open_port), open_port
+        assert not is_scoring_port(open_port), open_port
 
 
-def speaks_http_of_ours(port: int) -> bool:
-    """Whether an open port of Ray's answers as Axon does.
+def is_scoring_port(port: int) -> bool:
+    """Whether a port responds as the scoring application does.
 
-    Its exporter of metrics has our words, and is no door to score at.
+    Ray's exporter has the names of Axon's metrics, but scores nothing.
     """
     with suppress(httpx.HTTPError, ValueError):
         return (

@@ -21,7 +21,7 @@ CPUS_OF_A_NODE = 2
 def main(config: Path, port: int) -> None:
     """Start the nodes and the application.
 
-    The head node alone has a front proxy, because all of them have one address.
+    Only the head node has a front proxy, because all nodes share one address.
     """
     prepare_environment()
     from ray import init, serve  # noqa: PLC0415  # reads the environment that was just prepared

@@ -44,13 +44,13 @@ class AsgiClient:
         self.loop = asyncio.Runner()
 
     def request(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """Send one request and wait for its response."""
+        """Send one request and return its response."""
         return self.loop.run(self.send(method, path, **request))
 
     async def send(
         self, method: str, path: str, *, root_path: str | None = None, **request: Any
     ) -> httpx.Response:
-        """Send one request from within the loop."""
+        """Send one request from inside the loop."""
         prefix = self.root_path if root_path is None else root_path
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False, root_path=prefix)
         async with httpx.AsyncClient(transport=transport, base_url="http://axon") as client:
@@ -87,7 +87,7 @@ class IngressClient(AsgiClient):
         return self.loop.run(gathered())
 
     def close(self) -> None:
-        """Shut down as a replica that leaves. Idempotent."""
+        """Shut down as a replica does. Idempotent."""
         if not self._is_open:
             return
         self._is_open = False

@@ -1,4 +1,4 @@
-"""Callers that send requests on n connections during a fault and record every outcome.
+"""Callers that send requests on n connections during a fault and record every reply.
 
 Nothing is averaged: a test reads the requests sent before, during and after its fault.
 """
@@ -18,34 +18,33 @@ import msgspec
 
 from tests.support.timing import wait_until
 
-__all__ = ["Asked", "Callers", "figures", "median_ms"]
+__all__ = ["Callers", "Reply", "figures", "median_ms"]
 
-SILENCE_S = 10.0  # no answer within this is a lost request: it hangs
+SILENCE_S = 10.0  # a request without a response after this time counts as lost
 PAUSE_AFTER_LOSS_S = 0.05
-LOOK_EVERY_S = 0.05
 WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request, and what came of it.
+class Reply:
+    """The response to one request, or its loss.
 
     Attributes:
         at: when it was sent, in seconds of the monotonic clock.
-        took_s: until its answer was read whole, or until it was lost.
-        status: of HTTP; 0 where no answer came.
-        problem: why there is no verdict, "" with one.
+        elapsed_s: until its response was read completely, or until it was lost.
+        status: of HTTP; 0 without a response.
+        problem: the reason that there is no verdict, "" with one.
         verdict: benign .. malicious, or indeterminate.
-        system: FULLY_OPERATIONAL and so on.
-        is_degraded: as the answer says.
+        system: status of the ensemble, e.g. FULLY_OPERATIONAL.
+        is_degraded: as the response states.
         coverage: in [0, 1].
         layers: name -> (status, reason).
         release: `<tenant>/<serial>` that made it.
-        answer: as it came; empty unless the callers were told to keep it.
+        body: of the response; empty unless the callers record bodies.
     """
 
     at: float
-    took_s: float
+    elapsed_s: float
     status: int
     problem: str = ""
     verdict: str = ""
@@ -54,14 +53,14 @@ class Asked:
     coverage: float = 0.0
     layers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     release: str = ""
-    answer: bytes = b""
+    body: bytes = b""
 
     @property
     def was_cut_off(self) -> bool:
-        """Whether it was lost with the ingress that had it, which is no error of ours.
+        """Whether the request was lost with the ingress that had it, which is no error of Axon.
 
-        HAProxy closes the caller's connection, or answers 502 or 503, which Serve words as a plain
-        500. What Axon answers is JSON.
+        HAProxy closes the caller's connection, or responds with 502 or 503, which Serve turns into
+        a plain 500. A response of Axon is JSON.
         """
         return self.status == 0 or (self.status, self.problem) == (500, "Internal Server Error")
 
@@ -79,7 +78,7 @@ class _Layer(msgspec.Struct):
     reason: str = ""
 
 
-class _Answer(msgspec.Struct):
+class _Verdict(msgspec.Struct):
     verdict: str
     coverage: float
     degraded: bool
@@ -88,19 +87,19 @@ class _Answer(msgspec.Struct):
     layers: list[_Layer]
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Verdict).decode
 
 
 class Callers:
-    """Send in a thread until the block ends: `with Callers(port, bodies, connections=16) as c:`.
+    """Callers in a thread until a block ends: `with Callers(port, bodies, connections=16) as c:`.
 
     Args:
         port: of loopback, where the service listens.
         bodies: of POST /v1/score, in turns.
         connections: requests in flight.
-        pause_s: a caller rests so long between an answer and its next request; 0 keeps a small
-            machine fully busy with asking.
-        keeps_answers: keep each answer as it came, some 2 kB.
+        pause_s: seconds between a response and the caller's next request; 0 keeps a small
+            machine fully busy with sending.
+        records_bodies: record the body of each response, some 2 kB.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class Callers:
         *,
         connections: int,
         pause_s: float,
-        keeps_answers: bool = False,
+        records_bodies: bool = False,
     ) -> None:
         head = (
             f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
@@ -120,10 +119,12 @@ class Callers:
             f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies
         ]
         self._port, self._connections, self._pause_s = port, connections, pause_s
-        self._keeps_answers = keeps_answers
+        self._records_bodies = records_bodies
         self._is_over = False
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._ask()), name="callers")
-        self.asked: list[Asked] = []
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._send_on_all()), name="callers"
+        )
+        self.replies: list[Reply] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -133,94 +134,90 @@ class Callers:
         self.stop()
 
     def stop(self) -> None:
-        """No new requests; returns when the last one has its answer."""
+        """Send no new requests, and return when the last one has its response."""
         self._is_over = True
         self._thread.join(SILENCE_S + 5.0)
         assert not self._thread.is_alive()
 
     def warm(self) -> None:
-        """Wait for a verdict of all layers, and then until the first, slow requests are over."""
+        """Wait for a verdict of all layers, and then until the first slow requests are over."""
         self.wait_for(
             lambda one: one.is_answered and not one.is_degraded, since=0.0, within_s=SILENCE_S
         )
         self.go_on(WARM_UP_S)
 
     def go_on(self, seconds: float) -> tuple[float, float]:
-        """Let them ask for so long.
+        """Go on sending for `seconds`.
 
-        When that began and ended, in seconds of the monotonic clock.
+        Returns:
+            The begin and the end of that time, in seconds of the monotonic clock.
         """
         since = time.monotonic()
         time.sleep(seconds)
         return since, time.monotonic()
 
-    def between(self, since: float, until: float = float("inf")) -> list[Asked]:
-        """The requests sent from `since` until before `until`."""
-        return [one for one in list(self.asked) if since <= one.at < until]
+    def between(self, since: float, until: float = float("inf")) -> list[Reply]:
+        """Select the replies to the requests sent from `since` until before `until`."""
+        return [one for one in list(self.replies) if since <= one.at < until]
 
-    def wait_for(self, is_it: Callable[[Asked], bool], *, since: float, within_s: float) -> Asked:
-        """The first request sent after `since` of which `is_it` is true."""
-        found: list[Asked] = []
-        seen = 0
+    def wait_for(self, is_it: Callable[[Reply], bool], *, since: float, within_s: float) -> Reply:
+        """Wait for the first reply for which `is_it` is true, to a request sent after `since`."""
+        found: list[Reply] = []
+        checked = 0
 
-        def looks() -> bool:
-            nonlocal seen
-            now = list(self.asked)
-            found.extend(one for one in now[seen:] if one.at >= since and is_it(one))
-            seen = len(now)
+        def is_found() -> bool:
+            nonlocal checked
+            now = list(self.replies)
+            found.extend(one for one in now[checked:] if one.at >= since and is_it(one))
+            checked = len(now)
             return bool(found)
 
-        assert wait_until(looks, within_s), (
-            f"no such answer within {within_s} s: {figures(self.between(since))}"
+        assert wait_until(is_found, within_s), (
+            f"no such reply within {within_s} s: {figures(self.between(since))}"
         )
         return found[0]
 
-    async def _ask(self) -> None:
-        await asyncio.gather(*(self._call(number) for number in range(self._connections)))
+    async def _send_on_all(self) -> None:
+        await asyncio.gather(*(self._send_on_one(number) for number in range(self._connections)))
 
-    async def _call(self, number: int) -> None:
+    async def _send_on_one(self, number: int) -> None:
         connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while not self._is_over:
             number += self._connections
             at = time.monotonic()
             try:
                 async with asyncio.timeout(SILENCE_S):
-                    if (
-                        connection is None or connection[0].at_eof()
-                    ):  # closed while it was idle: every client opens a new one then
+                    # a connection closed while it was idle is replaced, as every client does
+                    if connection is None or connection[0].at_eof():
                         connection = _closed(connection)
                         at = time.monotonic()
                         connection = await asyncio.open_connection("127.0.0.1", self._port)
                     connection[1].write(self._requests[number % len(self._requests)])
-                    status, body, is_last = await _read_answer(connection[0])
+                    status, body, is_last = await _read_response(connection[0])
                 if is_last:
                     connection = _closed(connection)
-                one = _asked(at, status, body)
-                self.asked.append(replace(one, answer=body) if self._keeps_answers else one)
+                reply = _reply_of(at, status, body)
+                self.replies.append(replace(reply, body=body) if self._records_bodies else reply)
                 await asyncio.sleep(self._pause_s)
-            except (
-                OSError,
-                EOFError,
-                asyncio.LimitOverrunError,
-            ) as error:  # TimeoutError is an OSError
-                took_s = time.monotonic() - at
+            # TimeoutError is an OSError
+            except (OSError, EOFError, asyncio.LimitOverrunError) as error:
+                elapsed_s = time.monotonic() - at
                 got = (
                     f" after {len(error.partial)} bytes"
                     if isinstance(error, asyncio.IncompleteReadError)
                     else ""
                 )
-                self.asked.append(
-                    Asked(
+                self.replies.append(
+                    Reply(
                         at,
-                        took_s,
+                        elapsed_s,
                         0,
-                        f"{'asking' if connection else 'connecting'}: {type(error).__name__}{got}",
+                        f"{'sending' if connection else 'connecting'}: {type(error).__name__}{got}",
                     )
                 )
                 connection = _closed(connection)
-                await asyncio.sleep(
-                    PAUSE_AFTER_LOSS_S
-                )  # a service that refuses connections is not to be hammered
+                # do not flood a service that refuses connections
+                await asyncio.sleep(PAUSE_AFTER_LOSS_S)
         _closed(connection)
 
 
@@ -230,8 +227,8 @@ def _closed(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None
             connection[1].close()
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
-    """Status, body, and whether the other side closes the connection after it."""
+async def _read_response(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
+    """Read the status, the body, and whether the service closes the connection after it."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
     return (
@@ -241,53 +238,53 @@ async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
     )
 
 
-def _asked(at: float, status: int, body: bytes) -> Asked:
-    took_s = time.monotonic() - at
+def _reply_of(at: float, status: int, body: bytes) -> Reply:
+    elapsed_s = time.monotonic() - at
     if status != 200:
-        return Asked(at, took_s, status, body[:200].decode(errors="replace"))
+        return Reply(at, elapsed_s, status, body[:200].decode(errors="replace"))
     try:
-        said = _decode(body)
+        verdict = _decode(body)
     except msgspec.DecodeError as error:
-        return Asked(at, took_s, status, f"no verdict: {error}")
-    layers = {layer.layer: (layer.status, layer.reason) for layer in said.layers}
-    return Asked(
+        return Reply(at, elapsed_s, status, f"no verdict: {error}")
+    layers = {layer.layer: (layer.status, layer.reason) for layer in verdict.layers}
+    return Reply(
         at,
-        took_s,
+        elapsed_s,
         status,
         "",
-        said.verdict,
-        said.status,
-        said.degraded,
-        said.coverage,
+        verdict.verdict,
+        verdict.status,
+        verdict.degraded,
+        verdict.coverage,
         layers,
-        said.release,
+        verdict.release,
     )
 
 
-def median_ms(asked: Sequence[Asked]) -> float:
-    """Of the answered ones; there must be some."""
-    return statistics.median(one.took_s for one in asked if one.is_answered) * 1000.0
+def median_ms(replies: Sequence[Reply]) -> float:
+    """Compute the median time of the answered requests; there must be some."""
+    return statistics.median(one.elapsed_s for one in replies if one.is_answered) * 1000.0
 
 
-def figures(asked: Sequence[Asked]) -> str:
-    """Everything that happened, in one line."""
-    took_ms = sorted(one.took_s * 1000.0 for one in asked if one.is_answered) or [0.0]
+def figures(replies: Sequence[Reply]) -> str:
+    """Summarize the replies in one line."""
+    elapsed_ms = sorted(one.elapsed_s * 1000.0 for one in replies if one.is_answered) or [0.0]
     problems: dict[str, int] = {}
-    for one in asked:
+    for one in replies:
         if one.problem:
             named = f"{one.status} {one.problem[:90]}"
             problems[named] = problems.get(named, 0) + 1
     layers: dict[str, int] = {}
-    for one in asked:
+    for one in replies:
         for layer, (status, reason) in one.layers.items():
             if status not in {"live", "last_good", "not_applicable"}:
                 layers[f"{layer} {status} {reason}"] = (
                     layers.get(f"{layer} {status} {reason}", 0) + 1
                 )
     return (
-        f"{len(asked)} requests, {sum(not one.is_answered for one in asked)} without an "
-        f"answer {problems or ''}, "
-        f"{sum(one.is_degraded for one in asked)} degraded {layers or ''}, "
-        f"p50 {took_ms[len(took_ms) // 2]:.1f} ms, p99 "
-        f"{took_ms[len(took_ms) * 99 // 100]:.1f} ms, most {took_ms[-1]:.1f} ms"
+        f"{len(replies)} requests, {sum(not one.is_answered for one in replies)} without a "
+        f"verdict {problems or ''}, "
+        f"{sum(one.is_degraded for one in replies)} degraded {layers or ''}, "
+        f"p50 {elapsed_ms[len(elapsed_ms) // 2]:.1f} ms, p99 "
+        f"{elapsed_ms[len(elapsed_ms) * 99 // 100]:.1f} ms, most {elapsed_ms[-1]:.1f} ms"
     )

@@ -1,6 +1,6 @@
-"""A classifier that says what the test wants to hear, in a real slot.
+"""A classifier with predictable classes, in a real slot.
 
-It knows three classes by the destination port.
+The destination port decides the class.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tests.support.model_source import StaticSource
 __all__ = ["NOT_INSTALLED", "FakeClassifier", "FakeReleases", "classifier_slot", "flow", "hang"]
 
 NOT_INSTALLED = "it was not installed where this classifier was trained"
-PORT = 0  # position of the feature by which it decides
+PORT = 0  # position of the feature that decides the class
 
 
 @dataclass
 class FakeClassifier:
-    """Port 0 is benign, 1 a flood, 2 a scan, and so on.
+    """A classifier in which port 0 is benign, 1 a flood and 2 a scan.
 
-    666 makes it raise. The tree is sure, the forest is not.
+    Port 666 makes it raise. The tree gives the class a probability of 1.0, the others 0.8.
     """
 
     labels: tuple[str, ...] = ("BENIGN", "Flood", "Scan")
@@ -63,9 +63,9 @@ class FakeClassifier:
 
 @dataclass
 class FakeReleases:
-    """A source that has `model` for every release that is asked for.
+    """A source with `model` in every requested release.
 
-    Or fails as `failure` says; or has nothing yet.
+    With a `failure` every load fails that way. Without both it has nothing yet.
     """
 
     model: FakeClassifier | None

@@ -31,12 +31,12 @@ class FakeHandle:
         checks: the result of `test`, by kind of event.
     """
 
-    # only read
+    # the default is only read
     def __init__(self, slot: LayerSlot, checks: Mapping[Kind, Any] = {}) -> None:  # type: ignore[assignment]
         async def test() -> Mapping[Kind, Any]:
             return checks
 
-        # as the deployment
+        # positional, as in the deployment
         async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
             return slot.score(batch, release, explain=explain)
 

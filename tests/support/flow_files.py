@@ -22,7 +22,7 @@ def write_flows(
     name: str = "flows.csv",
     before: str = "",
 ) -> Path:
-    """Write a CSV file; `name` ending in .gz packs it, `before` comes first in it."""
+    """Write a CSV file: `before`, the header, the lines. A `name` ending in .gz compresses it."""
     path = folder / name
     text = io.StringIO(newline="")
     text.write(before)
@@ -33,7 +33,7 @@ def write_flows(
 
 
 def a_line(seed: int = 0, **cells: object) -> list[object]:
-    """Make 78 cells in order, different for each `seed`; `cells` by position, e.g. `c6="x"`."""
+    """Make 78 cells, different for each `seed`; `cells` replace by position, e.g. `c6="x"`."""
     line: list[object] = [float(seed + i) for i in range(78)]
     for name, value in cells.items():
         line[int(name[1:])] = value
@@ -41,7 +41,7 @@ def a_line(seed: int = 0, **cells: object) -> list[object]:
 
 
 def csv_of(flows: FlowTable, *, labelled: bool = False) -> list[str]:
-    """Header and lines as CICFlowMeter writes them."""
+    """Format flows as CICFlowMeter does: a header and one line each."""
     header = ",".join([*FEATURE_NAMES, "Timestamp", "Day", "Label"] if labelled else FEATURE_NAMES)
     lines = [
         ",".join(f"{value:.9g}" for value in row) for row in flows.features.astype(float).tolist()

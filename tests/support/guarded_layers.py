@@ -1,4 +1,4 @@
-"""A pipeline of layers that speak, hang or fail as a test sets them, and recorded metrics."""
+"""A pipeline of layers that respond, hang or fail as a test sets them, and recorded metrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
     "until",
 ]
 
-DEADLINE_S = 0.02  # a hanging layer takes this time; the guard's own clock moves only by tests
+DEADLINE_S = 0.02  # a hung layer takes this time; only tests move the clock of the guard
 FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))
 _RISING = Thresholds(0.1, 0.5, 0.9)
 _FLOW_FUSION = Fusion(
@@ -49,7 +49,7 @@ ONE, TWO = (
 
 
 class FakeLayer:
-    """A layer that speaks, hangs, raises or waits at a gate, and records the requested releases."""
+    """A layer that scores, hangs, raises or waits at a gate, and records the requested releases."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name, self._clock = name, clock
@@ -62,7 +62,7 @@ class FakeLayer:
         self.gate: asyncio.Event | None = None
         self.was_cancelled = False
 
-    # as Serve passes it
+    # positional, as Serve passes it
     async def __call__(self, batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         self.requested.append(release)
         try:
@@ -118,7 +118,7 @@ class CountingMetrics(ScoringMetrics):
 
 
 class GuardedPipeline:
-    """A pipeline over such layers; release 1 is active."""
+    """A pipeline over fake layers; release 1 is active."""
 
     def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
         self.clock, self.metrics = Clock(), CountingMetrics()
@@ -138,7 +138,7 @@ class GuardedPipeline:
     async def score(
         self, *, waited_s: float = 0.0, explain: bool = False
     ) -> dict[str, LayerScores]:
-        """The verdicts and each layer's scores of one batch."""
+        """Score one batch and return the scores of each layer."""
         (verdicts,) = await self.pipeline.score(
             FLOWS, explain=explain, since=self.clock.now - waited_s
         )
@@ -153,7 +153,7 @@ class GuardedPipeline:
 
 async def until(is_so: Callable[[], bool]) -> None:
     async def poll_until() -> None:
-        while not is_so():  # noqa: ASYNC110  # what is waited for has no event of its own
+        while not is_so():  # noqa: ASYNC110  # the condition has no event
             await asyncio.sleep(0.001)
 
     await asyncio.wait_for(poll_until(), 20.0)

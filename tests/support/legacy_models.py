@@ -43,21 +43,21 @@ AGREE = 1e-6
 
 
 def pickled(model: object, compress: object = 0) -> bytes:
-    """A joblib file."""
+    """Write a model as a joblib file."""
     saved = io.BytesIO()
     joblib.dump(model, saved, compress=compress)
     return saved.getvalue()
 
 
 def saved(state: object) -> bytes:
-    """A file of torch."""
+    """Write a state as a torch file."""
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()
 
 
 def older_network(*widths: int) -> nn.Sequential:
-    """The older engine's network before its sigmoid, 78-256-128-64-1 by default."""
+    """Make the older engine's network before its sigmoid, 78-256-128-64-1 by default."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         own = widths or (78, 256, 128, 64, 1)
@@ -68,7 +68,7 @@ def older_network(*widths: int) -> nn.Sequential:
 
 
 def logits(state: Mapping[str, torch.Tensor], rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Forward pass of the older engine, step by step: the oracle."""
+    """Compute the forward pass of the older engine step by step: the expected values."""
     hidden = torch.from_numpy(rows.astype(np.float32))
     keys = list(state)
     for weight, bias in zip(keys[::2], keys[1::2], strict=True):

@@ -25,12 +25,14 @@ def run_locally(name: str, args: Mapping[str, Any]) -> Made:
     """Run the application and return the arguments of its ingress: settings and layer handles.
 
     The ingress that Serve makes does not start, because it would poll until the last test. A test
-    makes its own from the arguments.
+    makes another one from the arguments.
     """
     caught: list[Made] = []
     made = IngressApp.__init__
 
-    def watched(self: IngressApp, settings: Mapping[str, Any], handles: Mapping[str, Any]) -> None:
+    def recording(
+        self: IngressApp, settings: Mapping[str, Any], handles: Mapping[str, Any]
+    ) -> None:
         made(self, settings, handles)
         caught.append((dict(settings), dict(handles)))
 
@@ -39,7 +41,7 @@ def run_locally(name: str, args: Mapping[str, Any]) -> Made:
         yield
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(IngressApp, "__init__", watched)
+        patch.setattr(IngressApp, "__init__", recording)
         patch.setattr(IngressApp, "_lifespan", lifeless)
         serve.run(
             build({key: value for key, value in args.items() if key != "auth"}),
@@ -47,7 +49,7 @@ def run_locally(name: str, args: Mapping[str, Any]) -> Made:
             _local_testing_mode=True,
         )
     ((settings, handles),) = caught
-    # `build` refuses an application without keys; an ingress without a network needs none
+    # `build` rejects an application without keys; an ingress without a network needs none
     return settings | {"auth": {**settings["auth"], **args.get("auth", {})}}, handles
 
 

@@ -49,7 +49,7 @@ SCATTERED = dict.fromkeys((*TIMES, *PAUSES), "Flow Duration") | dict.fromkeys(
 def make_flows(
     benign: int = 420, families: Mapping[str, int] = FAMILIES, seed: int = 0
 ) -> FlowTable:
-    """Make so many flows of each family, ordered by time over two days."""
+    """Make the given number of flows of each family, ordered by time over two days."""
     generator = np.random.default_rng(seed)
     labels = np.repeat([BENIGN, *families], [benign, *families.values()])
     features = np.concatenate(
@@ -69,7 +69,7 @@ def make_flows(
 
 
 def _flows_of(family: str, count: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """float32 (count, 78): a few chosen quantities, and whatever follows from them."""
+    """Make float32 (count, 78): a few chosen quantities, and those that follow from them."""
     match family:
         case "Flood":
             ahead = generator.integers(100, 400, count)
@@ -103,12 +103,8 @@ def _flows_of(family: str, count: int, generator: np.random.Generator) -> NDArra
             )
             basics = _basics(ahead, back, sent, got, lasts)
     columns = {name: np.zeros(count) for name in FEATURE_NAMES} | basics
-    for (
-        name,
-        of,
-    ) in (
-        SCATTERED.items()
-    ):  # what a real network adds: no feature follows from the others to the last bit
+    # in a real network no feature follows exactly from the others
+    for name, of in SCATTERED.items():
         columns[name] = (
             columns[of] * generator.uniform(0.05, 0.5) * generator.lognormal(0, 0.3, count)
         )
@@ -122,13 +118,13 @@ def _basics(
     got: NDArray[np.float64],
     us: NDArray[np.float64],
 ) -> Columns:
-    """Features that agree with each other.
+    """Compute features that agree with each other.
 
     Args:
-        ahead: packets of the caller.
-        back: packets of the called.
-        sent: mean length of the caller's packets.
-        got: mean length of the called's packets.
+        ahead: packets of the client.
+        back: packets of the server.
+        sent: mean length of the client's packets.
+        got: mean length of the server's packets.
         us: duration in microseconds.
     """
     ahead, back = np.asarray(ahead, np.float64), np.asarray(back, np.float64)

@@ -21,7 +21,7 @@ from tests.support.recorded_telemetry import RecordingMeter
 
 __all__ = ["PREFIX", "ManagementClient", "trust_the_key"]
 
-PREFIX = "/models"  # under which Serve mounts the application
+PREFIX = "/models"  # where Serve mounts the application
 
 
 def trust_the_key(trust: Path, key: Path, signer: Signer) -> None:
@@ -60,7 +60,7 @@ class ManagementClient(AsgiClient):
         self.loop.run(self._lifespan.__aenter__())
 
     def key_of(self, tenant: str, scopes: Iterable[Scope] = Scope) -> dict[str, str]:
-        """The header with an API key of `tenant`.
+        """Return the header with an API key of `tenant`.
 
         Create new keys before `open`: the application reads the key file once a second.
         """
@@ -73,7 +73,7 @@ class ManagementClient(AsgiClient):
         return {"Authorization": f"Bearer {self._tokens[wanted]}"}
 
     def finished_job(self, path: str) -> dict[str, Any]:
-        """Wait for the end of a job of acme and return it.
+        """Wait until a job of acme has ended, and return it.
 
         The loop of the application runs only during a request.
         """
@@ -89,7 +89,7 @@ class ManagementClient(AsgiClient):
         return self.loop.run(poll())
 
     def close(self) -> None:
-        """Shut down as a replica that leaves."""
+        """Shut down as a replica does."""
         if self._is_open:
             self.loop.run(self._lifespan.__aexit__(None, None, None))
         super().close()

@@ -1,4 +1,4 @@
-"""Sources of a slot's models without a store: the test decides what a load finds."""
+"""Sources of a slot's models without a store: the test sets the result of a load."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["FakeSource", "StaticSource"]
 
 @dataclass
 class StaticSource:
-    """Files that never change.
+    """A source whose files never change.
 
     Attributes:
-        find: loads, by the releases in use and those requested; may raise.
+        find: the load, from the loaded and the requested releases; may raise.
     """
 
     find: Callable[[Sequence[LoadedRelease], frozenset[str]], LoadResult]
@@ -65,7 +65,7 @@ class FakeSource:
 
     def resolve(self) -> ResolvedReleases:
         self.resolved += 1
-        # one object each time: a slot must pass on the one it was given
+        # a new object each time: a slot must pass on the one it got
         return cast("ResolvedReleases", (self.resolved, self.touched))
 
     def fingerprint(self, resolved: ResolvedReleases) -> Hashable:
@@ -90,5 +90,5 @@ class FakeSource:
         return {Kind.FLOW: LoadCheck(ok=True, version="v9", code="", message="", elapsed_ms=1.0)}
 
     def put(self, *found: LoadedRelease) -> None:
-        """Other files lie there now."""
+        """Replace the files by those of other releases."""
         self.found, self.touched = found, self.touched + 1

@@ -20,13 +20,13 @@ __all__ = ["ModelsOnDisk", "layer_statuses"]
 
 
 class ModelsOnDisk:
-    """Model files to break, and an ensemble on them that polls only when the test calls `poll`."""
+    """Model files to break, and an ensemble that polls them only when the test calls `poll`."""
 
     def __init__(self, shipped: Path, meter: RecordingMeter) -> None:
         shutil.copytree(ROOT / "artifacts", shipped)
         self.shipped, self._meter = shipped, meter
         self._layers: dict[str, LayerDeployment] = {}
-        self._clients: list[IngressClient] = []  # of every start; only the last one is polled
+        self._clients: list[IngressClient] = []  # one of each start; only the last one is polled
         self._is_started = False
 
     def files(self, pattern: str) -> list[Path]:
@@ -35,7 +35,7 @@ class ModelsOnDisk:
         return found
 
     def start(self, overrides: Mapping[str, Any] = LONG_DEADLINE) -> IngressClient:
-        """Start new layers and a new ingress, as new processes would: without earlier state."""
+        """Start new layers and a new ingress without earlier state, as new processes would."""
         settings = settings_values(
             read_settings(
                 {**overrides, "store": {**overrides.get("store", {}), "shipped": str(self.shipped)}}
@@ -76,6 +76,6 @@ class ModelsOnDisk:
                 polled.stop()
 
 
-def layer_statuses(answer: Mapping[str, Any]) -> dict[str, str]:
-    """The status of each layer in a response."""
-    return {layer["layer"]: layer["status"] for layer in answer["layers"]}
+def layer_statuses(response: Mapping[str, Any]) -> dict[str, str]:
+    """Map each layer of a response to its status."""
+    return {layer["layer"]: layer["status"] for layer in response["layers"]}

@@ -1,4 +1,4 @@
-"""Publish as a tenant into the store of a test: its key is trusted, and its model is its own."""
+"""Publication of a tenant's own model into the store of a test, with a trusted key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT = Tenant("default")
 
 
 def trust_signer(trust_file: Path, signer: Signer) -> None:
-    """Add the key of the tests to the keys that may publish."""
+    """Make the key of the tests the only trusted key."""
     trust = yaml.safe_load(trust_file.read_text())
     trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
     trust_file.write_text(yaml.safe_dump(trust))
@@ -32,7 +32,7 @@ def trust_signer(trust_file: Path, signer: Signer) -> None:
 def publish_own_anomaly(tenant: str, signer: Signer, now: datetime) -> str:
     """Publish and promote a release of `tenant`, and return its name.
 
-    It has the generic anomaly model as a version of the tenant's own.
+    The release has a copy of the generic anomaly model as a version of the tenant.
     """
     store = own_store()
     generic = read_release(store, DEFAULT, read_pointer(store, DEFAULT))

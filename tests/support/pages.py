@@ -1,4 +1,4 @@
-"""What the Markdown pages show: their code blocks, commands, requests and links."""
+"""Code blocks, commands, requests and links of the Markdown pages."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ BODY_OPTIONS = {"-d", "--data", "--data-raw", "--data-binary", "--json"}
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
-    """The code blocks of a page in one of these languages."""
+    """List the code blocks of a page in one of these languages."""
     found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     return [text for language, text in found if language in languages]
 
 
 def commands(page: Path) -> list[str]:
-    """Every command of the shell blocks of a page.
+    """List every command of the shell blocks of a page.
 
     A command continues while a quote is open or a line ends in a backslash.
     """
@@ -68,19 +68,19 @@ def _commands_of(block: str) -> list[str]:
 
 
 def shell_words(command: str) -> list[str]:
-    """The words of a command, without its comment."""
+    """Split a command into its words, without its comment."""
     return shlex.split(command, comments=True)
 
 
 def curls(page: Path) -> list[list[str]]:
-    """The words of every curl command of a page."""
+    """List the words of every curl command of a page."""
     return [words for words in map(shell_words, commands(page)) if words[0] == "curl"]
 
 
 def body_of(curl: list[str]) -> str | None:
-    """The body that a curl command sends, read from its file where it names one.
+    """Return the body that a curl command sends, from its file if it names one.
 
-    None without a body, and where the file is not in the repository.
+    None without a body, or if the file is not in the repository.
     """
     bodies = (value for option, value in itertools.pairwise(curl) if option in BODY_OPTIONS)
     body = next(bodies, None)
@@ -91,24 +91,24 @@ def body_of(curl: list[str]) -> str | None:
 
 
 def method_of(curl: list[str]) -> str:
-    """The HTTP method of a curl command, in lower case."""
+    """Return the HTTP method of a curl command, in lower case."""
     named = (word.lower() for word in curl if word in {"POST", "PUT", "DELETE"})
     return next(named, "post" if BODY_OPTIONS & set(curl) else "get")
 
 
 def address_of(curl: list[str]) -> str:
-    """The URL that a curl command requests."""
+    """Return the URL that a curl command requests."""
     return next(word for word in curl if re.search(r":\d+", word))
 
 
 def links(page: Path) -> list[tuple[str, str]]:
-    """The links of a page into the repository: relative path ("" for the page itself), anchor."""
+    """List the links of a page into the repository: path ("" for the page itself), anchor."""
     found = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text())
     return [(path, anchor) for path, anchor in found if not re.match(r"[a-z]+:", path)]
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Collect the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {
         re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings

@@ -27,7 +27,7 @@ async def _crashes(*_: object) -> Any:
 
 
 def layer_handle(score: Call = _crashes, state: Call = _crashes) -> SimpleNamespace:
-    """A deployment's handle with the two methods that a pipeline calls."""
+    """Make a deployment's handle with the two methods that a pipeline calls."""
     return SimpleNamespace(score=FakeMethod(score), state=FakeMethod(state))
 
 
@@ -40,7 +40,7 @@ def layer_client(
     metrics: ScoringMetrics | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> LayerClient:
-    """A client of layers that are plain coroutines; one without a state does not respond."""
+    """Make a client of layers that are plain coroutines; a layer without a state fails."""
     handles = {
         layer: layer_handle(call, (states or {}).get(layer, _crashes))
         for layer, call in calls.items()
@@ -55,7 +55,7 @@ def layer_client(
 
 
 def no_spool() -> RetroSpool:
-    """A spool that is disabled."""
+    """Make a disabled spool."""
     return RetroSpool(read_settings({"retro": {"enabled": False}}).retro, Path("unused"))
 
 
@@ -66,6 +66,6 @@ def tenant_pipeline(
     settings: Settings | None = None,
     metrics: ScoringMetrics | None = None,
 ) -> TenantPipeline:
-    """A pipeline over `layers`, without a spool."""
+    """Make a pipeline over `layers`, without a spool."""
     counts = metrics or ScoringMetrics(RecordingMeter())
     return TenantPipeline(tenant, layers, no_spool(), counts, settings or read_settings())

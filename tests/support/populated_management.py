@@ -30,7 +30,7 @@ __all__ = ["ACME", "MODEL", "PopulatedService", "populate"]
 
 ACME = Tenant("acme")
 MODEL = "flows-of-acme"
-VERSIONS = 3  # the first serves
+VERSIONS = 3  # the first is the champion
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class PopulatedService:
     """A management application in which tenant acme has one of everything.
 
     Attributes:
-        managed: the application; acme has keys of every scope, of each alone and of all but
-            each; banks has one, and nothing else.
+        client: sends requests to the application. Acme has a key of all scopes, and one without
+            each; banks has a key of all scopes, and nothing else.
         store: the store of all tenants.
         job: id of a finished job.
         archive: an exported version.
     """
 
-    managed: ManagementClient
+    client: ManagementClient
     store: Store
     job: str
     archive: bytes
@@ -60,8 +60,8 @@ class PopulatedService:
         **request: Any,
     ) -> httpx.Response:
         """Send a request with a key of all scopes, or of all but one."""
-        key = self.managed.key_of(tenant, [scope for scope in Scope if scope is not without])
-        return self.managed.request(
+        key = self.client.key_of(tenant, [scope for scope in Scope if scope is not without])
+        return self.client.request(
             method, path, headers=request.pop("headers", {}) | key, **request
         )
 
@@ -82,7 +82,7 @@ def populate(
     *,
     auth: Mapping[str, Any] = {},
 ) -> PopulatedService:
-    """Populate the store and open the application; the caller closes `managed`."""
+    """Populate the store and open the application; the caller closes its `client`."""
     trained = fit_tabular(rows(), name=MODEL)
     versions = [
         publish_detector(store, ACME, trained, now=NOW, signer=signer) for _ in range(VERSIONS)
@@ -94,17 +94,17 @@ def populate(
     set_challenger(store, ACME, releases[0], 0, signer=signer)
     settings = read_settings({"store": {"shipped": str(root / "artifacts")}, "auth": dict(auth)})
     layers = {"anomaly": ReplicasHandle()}
-    managed = ManagementClient(settings, meter, run=_fit_here, layer_handle=layers.__getitem__)
+    client = ManagementClient(settings, meter, run=_fit_here, layer_handle=layers.__getitem__)
     for tenant in ("acme", "banks"):
-        managed.key_of(tenant)
+        client.key_of(tenant)
     for scope in Scope:
-        managed.key_of("acme", [other for other in Scope if other is not scope])
-    managed.open()
-    key = managed.key_of("acme")
-    taken = managed.request(
+        client.key_of("acme", [other for other in Scope if other is not scope])
+    client.open()
+    key = client.key_of("acme")
+    accepted = client.request(
         "POST", "/models/train", headers=key, json={"network_data": rows(), "name": "other"}
     )
-    archive = managed.request("GET", f"/models/{MODEL}/versions/1/export", headers=key).content
+    archive = client.request("GET", f"/models/{MODEL}/versions/1/export", headers=key).content
     return PopulatedService(
-        managed, store, managed.finished_job(taken.headers["location"])["id"], archive
+        client, store, client.finished_job(accepted.headers["location"])["id"], archive
     )

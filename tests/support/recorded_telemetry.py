@@ -22,7 +22,7 @@ class RecordingMeter:
         self.refreshed = 0
 
     def count(self, name: str, by: float = 1.0, /, **labels: str) -> None:
-        # whole numbers here
+        # only integers in tests
         self.counted[self._key(name, (Instrument.COUNTER,), labels)] += by  # type: ignore[assignment]
 
     def level(self, name: str, value: float, /, **labels: str) -> None:

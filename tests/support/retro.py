@@ -68,7 +68,7 @@ def verdict(
 
 
 class FakePipelines:
-    """Pipelines with a set coverage, a clock that moves on sleep, and callers that wait or not."""
+    """Pipelines with a set coverage, a clock that moves on sleep, and a switch for busy callers."""
 
     def __init__(self) -> None:
         self.now = T0
@@ -116,9 +116,9 @@ class RetroBench:
 
     def another(self, settings: RetroSettings = LIMITS) -> tuple[RetroSpool, RetroRescorer]:
         made = self.ensemble
-        now: Callable[[], float] = lambda: made.now  # noqa: E731  # moves with the ensemble
+        now: Callable[[], float] = lambda: made.now  # noqa: E731  # the clock of the fake pipelines
         spool = RetroSpool(settings, self.root, now=now, sleep=made.sleep)
-        # all that it uses of the pipelines
+        # the fake has every method that the rescorer calls
         return spool, RetroRescorer(spool, made, now=now, clock=now, sleep=made.sleep)  # type: ignore[arg-type]
 
     async def degraded(

@@ -1,4 +1,4 @@
-"""A real Axon to break: `axon serve` in its own session, with its own state and models."""
+"""A real service to break: `axon serve` in its own session, with its own state and models."""
 
 from __future__ import annotations
 
@@ -39,35 +39,35 @@ __all__ = [
 ]
 
 IS_LONG = os.environ.get("AXON_VERIFY") == "1"
-# Seconds between two health checks of a replica, and until one failed. Three failures in a row
+# Seconds between two health checks of a replica, and the timeout of one. Three failures in a row
 # restart the replica. The long form has the shipped settings.
 HEALTH_CHECK_PERIOD_S, HEALTH_CHECK_TIMEOUT_S = (2, 5) if IS_LONG else (1, 3)
 RESTARTED_WITHIN_S = 3 * (HEALTH_CHECK_PERIOD_S + HEALTH_CHECK_TIMEOUT_S) + 4.0
 STARTED_WITHIN_S = 120.0
 ENDED_WITHIN_S = 60.0
-WHOLE_WITHIN_S = 60.0  # after a test: the next one finds every replica and every model back
+COMPLETE_WITHIN_S = 60.0  # after a test, until every replica and every model is back
 LAYERS_OF_FLOWS = ("anomaly", "behavior", "classifier", "resilience")
 CONNECTIONS = 16
-# times a promised number of seconds: a small machine may do other things too; the figures are
-# printed
+# factor on a promised number of seconds, because a small machine may do other work too. The
+# figures are printed.
 BUSY = 1.5
-# that a small machine may add to one answer of thousands while it also starts processes; the
-# figures are printed
+# seconds that a small machine may add to one response of thousands while it also starts
+# processes. The figures are printed.
 NOISE_S = 0.5
-PAUSE_S = 0.01  # 16 callers then leave a small machine room for the processes that come back
+PAUSE_S = 0.01  # 16 callers then leave CPU time for the processes that restart
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A running Axon.
+    """A running service.
 
     Attributes:
-        head: the process `axon serve`, which leads the session that everything of it is in.
-        port: of loopback, where it listens.
+        head: the process `axon serve`, leader of the session of all its processes.
+        port: on loopback.
         state: its own state folder.
         shipped: its own copy of artifacts/.
-        log: what it wrote to the terminal.
-        replicas_each: processes that each deployment has when all is well.
+        log: file with its output.
+        replicas_each: replicas of each deployment when the service is complete.
         bodies: of POST /v1/score, flows.
     """
 
@@ -80,7 +80,7 @@ class Service:
     bodies: Sequence[bytes]
 
     def settings(self) -> Settings:
-        """Settings with its store, to read its models in this process."""
+        """Make settings with its store, to read its models in this process."""
         store = {
             "state": str(self.state),
             "shipped": str(self.shipped),
@@ -93,15 +93,15 @@ class Service:
         connections: int = CONNECTIONS,
         pause_s: float = PAUSE_S,
         *,
-        keeps_answers: bool = False,
+        records_bodies: bool = False,
     ) -> Callers:
-        """Load on it, for the length of a `with` block."""
+        """Make callers that send requests during a `with` block."""
         return Callers(
             self.port,
             self.bodies,
             connections=connections,
             pause_s=pause_s,
-            keeps_answers=keeps_answers,
+            records_bodies=records_bodies,
         )
 
     def get(self, path: str) -> dict[str, Any]:
@@ -112,25 +112,25 @@ class Service:
         )
 
     def score(self, body: bytes) -> dict[str, Any]:
-        """The answer to one event."""
-        answer = httpx.post(
+        """Score one event and return the verdict."""
+        response = httpx.post(
             f"http://127.0.0.1:{self.port}/v1/score", content=body, timeout=30.0, trust_env=False
         )
-        return dict(answer.raise_for_status().json())
+        return dict(response.raise_for_status().json())
 
     def processes(self) -> list[psutil.Process]:
-        """Everything of its session that is alive.
+        """List the live processes of its session.
 
         Ray's processes form groups of their own, but stay in the session.
         """
         return _session(self.head.pid)
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
-        """The processes of one deployment's replicas, by their titles."""
+        """Find the replicas of one deployment by their process titles."""
         return self.titled(f"ServeReplica:axon:{deployment}")
 
     def titled(self, title: str) -> list[psutil.Process]:
-        """The processes whose title holds `title`."""
+        """Find the processes whose title contains `title`."""
         found = []
         for process in self.processes():
             with suppress(psutil.Error):
@@ -139,17 +139,17 @@ class Service:
         return found
 
     def only_replica(self, deployment: str) -> psutil.Process:
-        """The replica of a deployment that has one."""
+        """Return the replica of a deployment that has exactly one."""
         (process,) = self.replicas(deployment)
         return process
 
     def has_replaced(self, deployment: str, old: psutil.Process) -> bool:
-        """Whether all replicas of a deployment run again, and `old` is none of them."""
+        """Whether all replicas of a deployment run again, without `old`."""
         running = {process.pid for process in self.replicas(deployment)}
         return len(running) == self.replicas_each and old.pid not in running
 
-    def is_whole(self) -> bool:
-        """Every replica runs, and every layer is live."""
+    def is_complete(self) -> bool:
+        """Whether every replica runs and every layer is live."""
         if any(
             len(self.replicas(name)) != self.replicas_each for name in (*LAYERS_OF_FLOWS, "ingress")
         ):
@@ -161,17 +161,17 @@ class Service:
             } == {"live"}
         return False
 
-    def await_whole(self, within_s: float = WHOLE_WITHIN_S) -> None:
-        def is_whole() -> bool:
-            return self.head.poll() is not None or self.is_whole()
+    def await_complete(self, within_s: float = COMPLETE_WITHIN_S) -> None:
+        def has_ended_or_is_complete() -> bool:
+            return self.head.poll() is not None or self.is_complete()
 
-        assert wait_until(is_whole, within_s), self.output()[-3000:]
+        assert wait_until(has_ended_or_is_complete, within_s), self.output()[-3000:]
         assert self.head.poll() is None, self.output()[-3000:]
 
     def axon(self, *words: str) -> str:
-        """What `axon ...` prints, as an operator of this service runs it.
+        """Run `axon ...` as an operator of this service does, and return its output.
 
-        A process of its own, with its state, trust list and key.
+        The command is a process with the state, trust list and key of the service.
         """
         folder = self.state.parent
         own = {
@@ -187,15 +187,12 @@ class Service:
         return done.stdout
 
     def output(self) -> str:
-        """What the service has written to its terminal."""
+        """Read what the service has written to its terminal."""
         return self.log.read_text(errors="replace")
 
     def end(self) -> None:
-        """Whatever is left of the session, by process id.
-
-        A test that failed leaves nothing either.
-        """
-        for process in self.processes():  # what a test had stopped could not end by itself
+        """End what is left of the session, by process id, also after a failed test."""
+        for process in self.processes():  # a process that a test stopped cannot end by itself
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGCONT)
         if self.head.poll() is None:
@@ -203,18 +200,19 @@ class Service:
         try:
             self.head.wait(ENDED_WITHIN_S)
         except subprocess.TimeoutExpired:
-            self.head.send_signal(
-                signal.SIGABRT
-            )  # its faulthandler then writes where every thread stands
+            # its faulthandler then writes the stack of every thread
+            self.head.send_signal(signal.SIGABRT)
             self.head.wait(10.0)
-            print(f"\nit did not end within {ENDED_WITHIN_S:.0f} s:\n{self.output()[-4000:]}")
+            print(
+                f"\nthe service did not end within {ENDED_WITHIN_S:.0f} s:\n{self.output()[-4000:]}"
+            )
         for process in self.processes():
             with suppress(psutil.Error):
                 process.kill()
         self.head.wait(10.0)
 
     def models(self, *bundles: str) -> list[Path]:
-        """Every file with the arrays of a model, of bundles whose names start so."""
+        """List the files with model arrays, of bundles whose names start with one of `bundles`."""
         found = [
             path
             for path in self.shipped.rglob("*.safetensors")
@@ -224,32 +222,32 @@ class Service:
         return sorted(found)
 
     @contextmanager
-    def torn(self, *bundles: str) -> Iterator[None]:
-        """Every model file of these bundles ends in its middle, as after a copy that was cut off.
+    def truncated_models(self, *bundles: str) -> Iterator[None]:
+        """Truncate every model file of these bundles to half, as an interrupted copy does.
 
-        Whole again after the block.
+        The files are complete again after the block.
         """
-        kept = {path: path.read_bytes() for path in self.models(*bundles)}
+        originals = {path: path.read_bytes() for path in self.models(*bundles)}
         try:
-            for path, content in kept.items():
+            for path, content in originals.items():
                 path.chmod(0o644)
                 path.write_bytes(content[: len(content) // 2])
             yield
         finally:
-            for path, content in kept.items():
+            for path, content in originals.items():
                 path.write_bytes(content)
 
 
 def start_service(
     folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool, port: int | None = None
 ) -> Service:
-    """Start a service and return at once; `Service.await_whole` waits for it.
+    """Start a service and return at once; `Service.await_complete` waits for it.
 
     Args:
-        folder: gets its state, its copy of the shipped models and its log.
+        folder: for its state, its copy of the shipped models and its log.
         bodies: requests for `Service.callers`.
         on_three_nodes: start two replicas of everything on three nodes, otherwise one.
-        port: where it listens; None for a free port.
+        port: on loopback; None for a free port.
     """
     port = port or free_port()
     shipped, state, log, file = (
@@ -279,9 +277,8 @@ def start_service(
         "auth": {"mode": "off"},
     }
     file.write_text(yaml.safe_dump(config))
-    environment = _environment() | {
-        "AXON_SIGNING_KEY": str(folder / "signing.key")
-    }  # `axon trust init` makes it, if a test wants one
+    # `axon trust init` makes the key, if a test needs one
+    environment = _environment() | {"AXON_SIGNING_KEY": str(folder / "signing.key")}
     options = ["--config", str(file), "--port", str(port), "--auth", "off"]
     serve = ["deployments.cli", "serve", *options]
     command = ["tests.faults.three_nodes", str(file), str(port)] if on_three_nodes else serve
@@ -298,7 +295,7 @@ def start_service(
 
 
 def kill(process: psutil.Process) -> float:
-    """Kill -9; when that was, in seconds of the monotonic clock."""
+    """Send SIGKILL, and return the time in seconds of the monotonic clock."""
     at = time.monotonic()
     process.kill()
     return at

@@ -103,11 +103,11 @@ def meter() -> RecordingMeter:
 def open_client(
     slots: Mapping[str, LayerSlot], own_state: Path, meter: RecordingMeter
 ) -> Iterator[OpenIngress]:
-    """`open_door(down={"behavior"}, overrides={...})`.
+    """`open_client(down={"behavior"}, overrides={...})`: a client of an ingress over real slots.
 
-    The ingress over real slots; those of `down` have no models.
+    The slots of the layers in `down` have no models.
     """
-    del own_state  # asked for by its effect
+    del own_state  # requested for its effect
     opened: list[IngressClient] = []
 
     def make(
@@ -115,7 +115,7 @@ def open_client(
         down: set[str] = frozenset(),
         overrides: Mapping[str, Any] = LONG_DEADLINE,
         handles: Mapping[str, Any] = {},
-    ) -> IngressClient:  # type: ignore[assignment]  # only read
+    ) -> IngressClient:  # type: ignore[assignment]  # the default is only read
         fakes = {
             layer: FakeHandle(broken_slot(layer) if layer in down else slot)
             for layer, slot in slots.items()

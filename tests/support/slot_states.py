@@ -30,7 +30,7 @@ DOWN = KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT", since=NOW - 60
 
 
 def slots(**states: KindState) -> Mapping[str, tuple[SlotState, str]]:
-    """Layer -> the state of its slot and its device; `states` replace those that are live."""
+    """Map each layer to the state of its slot and its device; it is live unless in `states`."""
     return {
         layer: (
             SlotState(
@@ -46,5 +46,5 @@ def slots(**states: KindState) -> Mapping[str, tuple[SlotState, str]]:
 
 
 def load_check(*, ok: bool, version: str = "", code: str = "", message: str = "") -> LoadCheck:
-    """The result of `LayerSlot.test` for a kind of event."""
+    """Make the result of `LayerSlot.test` for a kind of event."""
     return LoadCheck(ok=ok, version=version, code=code, message=message, elapsed_ms=12.3456)

@@ -19,12 +19,12 @@ __all__ = ["broken_slot", "resolver_of"]
 
 
 def resolver_of(store: Store) -> ReleaseResolver:
-    """The resolver of the default tenant's releases in `store`."""
+    """Make the resolver of the default tenant's releases in `store`."""
     return ReleaseResolver(lambda: store, ["default"])
 
 
 def broken_slot(layer: str) -> LayerSlot:
-    """A slot whose store is empty."""
+    """Make a slot whose store is empty."""
     slot = LayerSlot(
         layer,
         [*LAYERS[layer].kinds],

@@ -61,7 +61,7 @@ pairs = st.tuples(names, st.sampled_from(LOOKS_LIKE)).map(
 def populated_store(
     tenant: Tenant, model: ModelName
 ) -> Iterator[tuple[Store, BundleRef, ReleaseRef]]:
-    """A store in which `tenant` has one of everything."""
+    """Make a store in which `tenant` has one of everything."""
     root = Path(tempfile.mkdtemp(prefix="axon-tenants"))
     try:
         store = Store(root, None, TRUST)

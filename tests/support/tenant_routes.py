@@ -1,4 +1,4 @@
-"""The management routes that name something, and requests of them for any name."""
+"""The management routes with a name in their path, and bodies and queries for them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ QUERIES = {"DELETE /{name}": {"version": "1"}}
 SAME_ID = {"X-Request-ID": "the-same"}
 
 
-def routes_of(managed: ManagementClient) -> list[tuple[str, str]]:
-    """Method and path of every route that names something in its path."""
+def routes_of(client: ManagementClient) -> list[tuple[str, str]]:
+    """List method and path of every route with a name in its path."""
     found = [
         (method, route.path)
-        for route in managed.app.routes
+        for route in client.app.routes
         if isinstance(route, Route)
         for method in sorted(route.methods or ())
     ]
@@ -35,5 +35,5 @@ def routes_of(managed: ManagementClient) -> list[tuple[str, str]]:
 
 
 def escaped(text: str) -> str:
-    """As one part of a path; the dots too, or the client would walk up before it asks."""
+    """Escape one part of a path; its dots too, or the client would resolve `..` itself."""
     return quote(text, safe="").replace(".", "%2E")

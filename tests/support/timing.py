@@ -1,4 +1,4 @@
-"""Time in tests: a clock that moves when it is told to, and waiting for what really takes time."""
+"""Time in tests: a clock that only the test moves, and waiting for a condition in real time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 __all__ = ["Clock", "wait_until"]
 
-LOOK_EVERY_S = 0.05
+POLL_EVERY_S = 0.05
 
 
 class Clock:
-    """Time that moves only when it is told to.
+    """A clock that only the test moves.
 
     Attributes:
-        now: seconds; to be set.
+        now: seconds; the test sets it.
     """
 
     def __init__(self, now: float = 1000.0) -> None:
@@ -25,10 +25,10 @@ class Clock:
 
 
 def wait_until(is_so: Callable[[], bool], within_s: float) -> bool:
-    """Whether `is_so` became true in time; asked every 50 ms."""
+    """Poll `is_so` every 50 ms, and return whether it became true in time."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         if is_so():
             return True
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_EVERY_S)
     return is_so()

@@ -10,7 +10,7 @@ __all__ = ["rows"]
 
 
 def rows(count: int = 120) -> list[dict[str, Any]]:
-    """Rows as the source system has them, with more in them than the features."""
+    """Make rows with the features and, as in the source system, an extra field."""
     generator = np.random.default_rng(3)
     table = np.stack(
         [

@@ -36,7 +36,7 @@ NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing answers
 
 @pytest.fixture
 def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[IngressClient], Axon]:
-    """`axon_at(door)("status")`: the terminal, whose requests reach that door without a network."""
+    """`axon_at(client)("status")`: run `axon`, with its requests sent by `client`."""
     monkeypatch.setattr(console, "out", Console(width=250))
     monkeypatch.setattr(console, "err", Console(width=250, stderr=True))
     monkeypatch.setenv("TERM", "dumb")

@@ -75,12 +75,12 @@ def populated(
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
     made = populate(tmp_path, store, release_of, publish, signer, meter, auth={"stall_s": 0.0})
     yield made
-    made.managed.close()
+    made.client.close()
 
 
 @pytest.fixture
 def contract(populated: PopulatedService) -> dict[str, Any]:
-    found: dict[str, Any] = populated.managed.request("GET", f"{PREFIX}/openapi.json").json()
+    found: dict[str, Any] = populated.client.request("GET", f"{PREFIX}/openapi.json").json()
     return found
 
 
@@ -119,7 +119,7 @@ def test_every_route_answers_what_is_right_as_the_contract_says(
     public = {route for route, _ in found} - GOOD.keys()
 
     for route in public:
-        check(populated.managed.request(route[0], route[1]), route, "200", contract)
+        check(populated.client.request(route[0], route[1]), route, "200", contract)
     for route, request in GOOD.items():
         (status,) = (status for one, status in found if one == route)
         content = {"content": populated.archive} if route[1].endswith("/import") else {}
@@ -146,7 +146,7 @@ def at(populated: PopulatedService, route: Route) -> tuple[str, str]:
 def without_the_scope(
     populated: PopulatedService, route: Route, good: dict[str, Any]
 ) -> httpx.Response:
-    contract = populated.managed.request("GET", f"{PREFIX}/openapi.json").json()
+    contract = populated.client.request("GET", f"{PREFIX}/openapi.json").json()
     about = contract["paths"][route[1]][route[0]]["description"]
     (needed,) = (scope for scope in Scope if f"the scope `{scope}`" in about)
     return populated.request(*at(populated, route), without=needed, **good)
@@ -159,7 +159,7 @@ def too_often(populated: PopulatedService, route: Route, good: dict[str, Any]) -
 
 
 def too_large(populated: PopulatedService, route: Route, good: dict[str, Any]) -> httpx.Response:
-    limits = populated.managed.settings.management
+    limits = populated.client.settings.management
     content = b" " * (1 + (limits.max_import_bytes if "content" in good else limits.max_body_bytes))
     return populated.request(
         *at(populated, route), content=content, headers=good.get("headers", {})
@@ -195,7 +195,7 @@ def while_the_store(fails: Exception) -> Provoke:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(TrustedStore, "__call__", broken)
             patch.setattr(JobRecords, "recover", broken)
-            patch.setattr(populated.managed.manage._jobs, "_begun", None)
+            patch.setattr(populated.client.manage._jobs, "_begun", None)
             return populated.request(*at(populated, route), **good)
 
     return ask
@@ -203,7 +203,7 @@ def while_the_store(fails: Exception) -> Provoke:
 
 PROVOKED: Mapping[str, Provoke] = {
     "400": lambda populated, route, _: populated.request(*at(populated, route), content=b"{"),
-    "401": lambda populated, route, good: populated.managed.request(*at(populated, route), **good),
+    "401": lambda populated, route, good: populated.client.request(*at(populated, route), **good),
     "403": without_the_scope,
     "404": of_what_is_absent,
     "405": lambda populated, route, good: populated.request(route[0], f"{PREFIX}/train", **good),

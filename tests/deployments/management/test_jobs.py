@@ -625,9 +625,9 @@ def test_a_link_in_the_place_of_a_record_is_not_followed(
     records: JobRecords, own_state: Path, tmp_path: Path
 ) -> None:
     records.save(record_of(1))
-    untrusted_signer = tmp_path / "elsewhere.json"
-    untrusted_signer.write_bytes(msgspec.json.encode(record_of(2)))
-    (own_state / "jobs" / "acme" / f"{record_of(2).id}.json").symlink_to(untrusted_signer)
+    outside = tmp_path / "elsewhere.json"
+    outside.write_bytes(msgspec.json.encode(record_of(2)))
+    (own_state / "jobs" / "acme" / f"{record_of(2).id}.json").symlink_to(outside)
 
     assert records.recover() == [record_of(1)]
 

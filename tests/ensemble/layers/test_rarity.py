@@ -112,15 +112,15 @@ SMALL_EVENTS = st.builds(
 def test_the_columnar_table_agrees_with_the_oracle(
     learnt: list[ProcessEvent], wanted: list[ProcessEvent]
 ) -> None:
-    strangers = [
+    unknown = [
         ProcessEvent("never", user="eve", host="ws-9"),
         ProcessEvent("a", user="eve", host="zz"),
     ]
 
-    found = raw_of(RarityTable.fit(ProcessBatch.of(learnt)), *wanted, *strangers)
+    found = raw_of(RarityTable.fit(ProcessBatch.of(learnt)), *wanted, *unknown)
 
     assert found == pytest.approx(
-        [slow_rarity(learnt, event) for event in [*wanted, *strangers]], abs=1e-9
+        [slow_rarity(learnt, event) for event in [*wanted, *unknown]], abs=1e-9
     )
 
 

@@ -191,7 +191,7 @@ def test_a_constant_feature_has_no_effect_until_it_changes() -> None:
     assert changed == "critical"
 
 
-# -- what it refuses at the door
+# -- rejected input
 
 
 @pytest.mark.parametrize(

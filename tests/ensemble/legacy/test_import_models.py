@@ -184,7 +184,7 @@ def test_an_imported_forest_has_the_same_scores(
     order = np.argsort(-forest.score_samples(later), kind="stable")
     assert (
         np.diff(model.score(batch(later)).scores[order]) >= -AGREE
-    ).all()  # stranger is never less hostile
+    ).all()  # a more anomalous row never scores less
 
 
 def test_an_imported_network_has_the_same_logits(

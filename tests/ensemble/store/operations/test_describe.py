@@ -81,9 +81,9 @@ def test_no_path_of_this_machine_is_shown(
     publish(store)
     (folder_of(store, publish(store)) / "manifest.json").unlink()
 
-    told = json.dumps([asdict(info) for info in list_models(store, acme)])
+    described = json.dumps([asdict(info) for info in list_models(store, acme)])
 
-    assert str(store.state) not in told
+    assert str(store.state) not in described
 
 
 def test_the_metadata_of_s4_is_in_the_manifest_beside_the_training_record(

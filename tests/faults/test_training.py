@@ -18,7 +18,7 @@ from tests.support.timing import wait_until
 pytestmark = pytest.mark.cluster
 
 ANSWERED_WITHIN_S = 0.250 * 1.1 + NOISE_S  # RELIABILITY P18
-ROWS = 30_000 if IS_LONG else 15_000  # two fits keep two cores busy for seconds
+ROWS = 30_000 if IS_LONG else 10_000  # two fits of them keep two cores busy for seconds
 CALM_S = 2.0
 ENDED_WITHIN_S = 120.0
 SWEPT_WITHIN_S = 4.0

@@ -1,4 +1,4 @@
-"""Every error that Axon raises, sorted by who must act: caller, publisher, trainer, operator.
+"""Every error that Axon raises, by the party that must act: caller, publisher, trainer, operator.
 
     EnsembleError
     |- EventError        the caller must act: HTTP 4xx
@@ -10,7 +10,7 @@
     |    ArtifactIncompatible, InsufficientMemory, LoadTimeout, VersionExists, PointerMoved,
     |    ArtifactInUse, QuotaExceeded, ServedByRelease, NotServing
     |- TrainingError     the trainer must act: the rows do not suffice
-    |- NotReplayable     the investigator must act: a verdict cannot be computed again here
+    |- NotReplayable     the investigator must act: a verdict cannot be recomputed here
     |- JobError          a training job ended for a reason other than its rows
     |    JobTimeout, JobCrashed, JobUnpublished, JobLost
     |- ServiceError      the operator must act: the request is valid, but cannot be done now
@@ -18,10 +18,10 @@
     `- LayerError        the operator must act: the layer abstains
          LayerTimeout, LayerOpen, LayerDisabled, LayerWarmingUp, LayerOverloaded, LayerCrashed
 
-An error is its fields (the annotated attributes, in their order), its `code` and a `sentence` with
-the fields as placeholders. `code` is stable: clients, logs and the runbook use it as a key;
-`deployments.web` has the public meaning of each. No sentence contains a path, a token or the text
-of another error.
+An error consists of its fields (the annotated attributes, in order), its `code`, and a `sentence`
+with the fields as placeholders. Codes are stable: clients, logs and the runbook use them as keys,
+and `deployments.web` has their public meanings. No sentence contains a path, a token or the text of
+another error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass_transform(eq_default=False)
 class EnsembleError(Exception):
-    """Root of all errors of Axon."""
+    """Root of all errors that Axon raises."""
 
     code = "ENSEMBLE_ERROR"
     cause = ""
@@ -53,9 +53,9 @@ class EnsembleError(Exception):
     __signature__: ClassVar[Signature] = Signature()
 
     def __init_subclass__(cls, *, code: str = "", cause: str = "") -> None:
-        """Make the annotated attributes of a subclass its constructor's parameters."""
+        """Make the annotated attributes of a subclass the parameters of its constructor."""
         super().__init_subclass__()
-        cls.code, cls.cause = code or cls.code, cause or cls.cause  # Ray's own subclass gives none
+        cls.code, cls.cause = code or cls.code, cause or cls.cause  # Ray's subclass has neither
         kind, none = Parameter.POSITIONAL_OR_KEYWORD, Parameter.empty
         own = [
             Parameter(name, kind, default=vars(cls).get(name, none), annotation=annotation)
@@ -64,7 +64,7 @@ class EnsembleError(Exception):
         cls.__signature__ = Signature([*cls.__signature__.parameters.values(), *own])
 
     def __init__(self, *values: object, **named: object) -> None:
-        """Set the fields; `args` holds all of them, so that the error survives pickling by Ray."""
+        """Set the fields, and put them all into `args`, so that Ray can pickle the error."""
         given = self.__signature__.bind(*values, **named)
         given.apply_defaults()
         super().__init__(*given.arguments.values())
@@ -75,7 +75,7 @@ class EnsembleError(Exception):
 
 
 class EventError(EnsembleError, code="INVALID_EVENT"):
-    """The caller sent something that cannot be scored; `field` names the place."""
+    """The request of the caller is invalid; `field` names the invalid part."""
 
     field = ""
 
@@ -88,7 +88,7 @@ class MalformedJson(EventError, code="MALFORMED_JSON"):
 
 
 class MalformedEvent(EventError, code="MALFORMED_EVENT"):
-    """JSON, but no event: a wrong type, an unknown kind."""
+    """The body is JSON, but not an event: a wrong type or an unknown kind."""
 
     sentence = "{field}: {problem}"
     field: str
@@ -96,7 +96,7 @@ class MalformedEvent(EventError, code="MALFORMED_EVENT"):
 
 
 class FeatureMismatch(EventError, code="FEATURE_MISMATCH"):
-    """A feature is missing, unknown or not finite; the first one is named."""
+    """A feature is missing, unknown or not finite; `field` names the first one."""
 
     sentence = "{field}: {problem}"
     field: str
@@ -104,7 +104,7 @@ class FeatureMismatch(EventError, code="FEATURE_MISMATCH"):
 
 
 class TooManyEvents(EventError, code="TOO_MANY_EVENTS"):
-    """More events than one batch may have."""
+    """The batch has more events than the limit."""
 
     sentence = "{field}: {count:,} in one batch, the limit is {limit:,}"
     count: int
@@ -113,28 +113,28 @@ class TooManyEvents(EventError, code="TOO_MANY_EVENTS"):
 
 
 class BodyTooLarge(EventError, code="BODY_TOO_LARGE"):
-    """More bytes than one request may have."""
+    """The body has more bytes than the limit."""
 
     sentence = "the body is larger than {limit_bytes:,} bytes"
     limit_bytes: int
 
 
 class RateLimited(EventError, code="RATE_LIMITED"):
-    """The rate limit of the tenant is used up; retry after the time in the answer."""
+    """The tenant is above its rate limit; the response says when to retry."""
 
     sentence = "the rate limit of this tenant is used up; retry after {retry_after_s} s"
     retry_after_s: int
 
 
 class UnsupportedMediaType(EventError, code="UNSUPPORTED_MEDIA_TYPE"):
-    """The headers declare a body that is not JSON, or is compressed; neither is read."""
+    """The headers declare a body that is not JSON, or that is compressed; it is not read."""
 
     sentence = "{header}: this route reads application/json, not compressed"
     header: str
 
 
 class TooManyRows(EventError, code="TOO_MANY_ROWS"):
-    """More rows than a table for training or scoring may have."""
+    """The table for training or scoring has more rows than the limit."""
 
     sentence = "rows: {count:,} are given, the limit is {limit:,}"
     count: int
@@ -143,13 +143,13 @@ class TooManyRows(EventError, code="TOO_MANY_ROWS"):
 
 
 class UnknownJob(EventError, code="UNKNOWN_JOB"):
-    """The caller's tenant has no job of this id."""
+    """The tenant of the caller has no job with this id."""
 
     sentence = "there is no such job"
 
 
 class JobQuota(EventError, code="JOB_QUOTA"):
-    """The limit of waiting and running training jobs is reached; retry when one has ended."""
+    """The limit of waiting and running training jobs is reached; retry after one has ended."""
 
     sentence = "{limit:,} training jobs of {owner} wait or run, which is the limit"
     owner: str
@@ -157,14 +157,14 @@ class JobQuota(EventError, code="JOB_QUOTA"):
 
 
 class UnknownLayer(EventError, code="UNKNOWN_LAYER"):
-    """The ensemble has no layer of this name."""
+    """The ensemble has no layer with this name."""
 
     sentence = "there is no such layer; there are: {known}"
     known: str
 
 
 class UnknownModel(EventError, code="UNKNOWN_MODEL"):
-    """The classifier has no model of this name."""
+    """The classifier has no model with this name."""
 
     sentence = "model_name: there is no such model; there are: {known}"
     known: str
@@ -172,7 +172,7 @@ class UnknownModel(EventError, code="UNKNOWN_MODEL"):
 
 
 class ModelNotLoaded(EventError, code="MODEL_NOT_LOADED"):
-    """A model of the classifier that is not loaded here; the message gives the reason."""
+    """A model of the classifier is not loaded here; the message gives the reason."""
 
     sentence = "model_name: {model} is not loaded: {reason}"
     model: str
@@ -181,14 +181,14 @@ class ModelNotLoaded(EventError, code="MODEL_NOT_LOADED"):
 
 
 class ReservedName(EventError, code="RESERVED_NAME"):
-    """A reserved name: a route of the management application, or a model of a layer."""
+    """The name is reserved: for a route of the management application or a model of a layer."""
 
     sentence = "{field}: this name is reserved; choose another name"
     field: str
 
 
 class UnknownTenant(EventError, code="UNKNOWN_TENANT"):
-    """There is no such tenant, or it is not the caller's: the API key determines the tenant."""
+    """The tenant does not exist, or the API key of the caller is for another tenant."""
 
     sentence = "tenant_id: there is no such tenant for this key; leave it out"
     field = "tenant_id"
@@ -206,14 +206,14 @@ class ArtifactError(EnsembleError, code="MODEL_LOAD_ERROR", cause="files"):
 
 
 class ArtifactMissing(ArtifactError, code="ARTIFACT_MISSING"):
-    """Something the store should hold is not there."""
+    """A pointer, release, model or file is not in the store."""
 
     sentence = "{what} is not in the store"
     what: str
 
 
 class ArtifactCorrupt(ArtifactError, code="ARTIFACT_CORRUPT"):
-    """The bytes are not the bytes that were published."""
+    """The bytes differ from those that were published."""
 
     sentence = "{file}: {problem}"
     file: str
@@ -221,7 +221,7 @@ class ArtifactCorrupt(ArtifactError, code="ARTIFACT_CORRUPT"):
 
 
 class ArtifactUnreadable(ArtifactError, code="ARTIFACT_UNREADABLE"):
-    """The file is present, but cannot be read: permission denied, or a failing disk."""
+    """The file exists, but cannot be read: permission denied, or a failing disk."""
 
     sentence = "{file}: {problem}"
     file: str
@@ -246,7 +246,7 @@ class ArtifactIncompatible(ArtifactError, code="ARTIFACT_INCOMPATIBLE", cause="d
 
 
 class InsufficientMemory(ArtifactError, code="INSUFFICIENT_MEMORY", cause="resources"):
-    """The model does not fit into this process beside the one that serves."""
+    """The model does not fit into memory beside the one that serves."""
 
     sentence = (
         "Insufficient memory: the load needs {needed_bytes:,} bytes,"
@@ -257,7 +257,7 @@ class InsufficientMemory(ArtifactError, code="INSUFFICIENT_MEMORY", cause="resou
 
 
 class LoadTimeout(ArtifactError, code="LOAD_TIMEOUT", cause="resources"):
-    """The load exceeded its time limit and was abandoned; the process continues."""
+    """The load exceeded its time limit and was abandoned; the process goes on."""
 
     sentence = "{what}: not loaded within {limit_s:,} s; the disk may be hanging"
     what: str
@@ -265,14 +265,14 @@ class LoadTimeout(ArtifactError, code="LOAD_TIMEOUT", cause="resources"):
 
 
 class VersionExists(ArtifactError, code="VERSION_EXISTS"):
-    """Published versions are immutable; publish the next one."""
+    """The version is already published, and published versions are immutable."""
 
     sentence = "{what} is already published, and published versions never change"
     what: str
 
 
 class PointerMoved(ArtifactError, code="POINTER_MOVED"):
-    """Another promotion came first; read the pointer again before promoting."""
+    """Another promotion changed the pointer; read it again before promoting."""
 
     sentence = (
         "the pointer stands at serial {actual_serial}, not {expected_serial}:"
@@ -283,7 +283,7 @@ class PointerMoved(ArtifactError, code="POINTER_MOVED"):
 
 
 class ArtifactInUse(ArtifactError, code="ARTIFACT_IN_USE", cause="configuration"):
-    """A pointer, challenger or alias refers to it, so it is not deleted."""
+    """A pointer, challenger or alias refers to the artifact, so it is not deleted."""
 
     sentence = "{what} is not removed: {reason}"
     what: str
@@ -291,7 +291,7 @@ class ArtifactInUse(ArtifactError, code="ARTIFACT_IN_USE", cause="configuration"
 
 
 class QuotaExceeded(ArtifactError, code="QUOTA_EXCEEDED", cause="configuration"):
-    """The quota of this tenant is used up; delete some first."""
+    """A quota of the tenant is used up; delete releases or versions first."""
 
     sentence = "{what}: the limit of {limit:,} is reached; delete some, or let `retention` do it"
     what: str
@@ -299,7 +299,7 @@ class QuotaExceeded(ArtifactError, code="QUOTA_EXCEEDED", cause="configuration")
 
 
 class ServedByRelease(ArtifactError, code="SERVED_BY_RELEASE", cause="configuration"):
-    """A model of a layer: its version is selected by a release; promote a release instead."""
+    """The model belongs to a layer, so a release selects its version; promote a release instead."""
 
 
 class NotServing(ArtifactError, code="NOT_SERVING", cause="configuration"):
@@ -307,14 +307,14 @@ class NotServing(ArtifactError, code="NOT_SERVING", cause="configuration"):
 
 
 class TrainingError(EnsembleError, code="TRAINING_ERROR"):
-    """The given rows do not suffice for the training that was requested."""
+    """The rows do not suffice for the requested training."""
 
     sentence = "{problem}"
     problem: str
 
 
 class NotReplayable(EnsembleError, code="NOT_REPLAYABLE"):
-    """A recorded verdict cannot be computed again: its models are not recorded, or not here."""
+    """A verdict cannot be recomputed: its models are not recorded, or not in this store."""
 
     sentence = "{problem}"
     problem: str
@@ -332,19 +332,19 @@ class JobTimeout(JobError, code="JOB_TIMEOUT"):
 
 
 class JobCrashed(JobError, code="JOB_CRASHED"):
-    """The training process died, or its code raised; nothing was published."""
+    """The training process died or raised an error; nothing was published."""
 
     sentence = "the training ended without a model; the log knows more"
 
 
 class JobUnpublished(JobError, code="JOB_UNPUBLISHED"):
-    """The model was trained, but not published; repair disk or signing key and submit it again."""
+    """The model was trained but not published; repair the disk or the signing key, and resubmit."""
 
     sentence = "it was trained, and could not be published"
 
 
 class JobLost(JobError, code="JOB_LOST"):
-    """The management application stopped while the job waited or ran; submit it again."""
+    """The management application stopped while the job waited or ran; resubmit it."""
 
     sentence = "management stopped before the job had ended; submit it again"
 
@@ -354,47 +354,47 @@ class ServiceError(EnsembleError, code="SERVICE_ERROR"):
 
 
 class StoreUnavailable(ServiceError, code="STORE_UNAVAILABLE"):
-    """The store does not answer in time; work that began may complete: check before a retry."""
+    """The store did not respond in time; work that began may complete, so check before a retry."""
 
 
 class StoreFull(ServiceError, code="STORE_FULL"):
-    """The disk of the store is full; nothing was changed. Delete versions, or let retention."""
+    """The disk of the store is full; nothing was changed. Delete versions, or apply retention."""
 
 
 class SigningUnavailable(ServiceError, code="SIGNING_REFUSED"):
-    """Management has no signing key, or one that is not trusted; run `axon trust init` there."""
+    """Management has no trusted signing key; run `axon trust init` on its machine."""
 
 
 class DeploymentUnavailable(ServiceError, code="DEPLOYMENT_UNAVAILABLE"):
-    """The deployment that should do it is not running, or does not answer now."""
+    """A deployment that the request needs is not running, or does not respond now."""
 
 
 class LayerError(EnsembleError, code="LAYER_ERROR"):
-    """A layer gave no score; it abstains."""
+    """A layer gave no score, so it abstains."""
 
     sentence = "layer {layer} gave no opinion"
     layer: str
 
 
 class LayerTimeout(LayerError, code="LAYER_TIMEOUT"):
-    """No answer within the deadline."""
+    """The layer did not respond within the deadline."""
 
 
 class LayerOpen(LayerError, code="LAYER_OPEN"):
-    """Its circuit breaker is open: it failed too often lately and was not called."""
+    """The circuit breaker of the layer is open after repeated failures; it was not called."""
 
 
 class LayerDisabled(LayerError, code="LAYER_DISABLED"):
-    """An operator disabled it."""
+    """An operator disabled the layer."""
 
 
 class LayerWarmingUp(LayerError, code="LAYER_WARMING_UP"):
-    """Its models are being loaded, which takes seconds."""
+    """The models of the layer are being loaded, which takes seconds."""
 
 
 class LayerOverloaded(LayerError, code="LAYER_OVERLOADED"):
-    """Its limit of calls in flight is reached, or its own queue is full."""
+    """The layer has reached its limit of calls in flight, or its own queue is full."""
 
 
 class LayerCrashed(LayerError, code="LAYER_CRASHED"):
-    """The process of the layer died, or its code raised."""
+    """The process of the layer died, or its code raised an error."""

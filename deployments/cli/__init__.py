@@ -1,4 +1,4 @@
-"""The terminal: `axon VERB`. One file a verb, imported when that verb runs or its help is read."""
+"""The terminal: `axon VERB`. A verb's file is imported when the verb runs or its help is read."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ app = lazy_app("")
 
 
 def main() -> None:
-    """Run the verb that the command line names; the console script."""
+    """Run the verb that the command line names; the entry point of the console script."""
     app(prog_name="axon")

@@ -1,4 +1,4 @@
-"""`axon calibrate`: thresholds for one's own network, weights for one's own layers."""
+"""`axon calibrate`: thresholds for the operator's network, weights for the operator's layers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def calibrate(
     The result is a new release; the models stay as they are.
     """
     target = PublishTarget(tenant, store, publish=publish, promote=promote)
-    if not 0.0 < fpr < 0.1:  # noqa: PLR2004  # above it `suspicious` would be every flow
+    if not 0.0 < fpr < 0.1:  # noqa: PLR2004  # from 0.1 on, every flow would be `suspicious`
         raise TrainingError(
             "--fpr is a share between 0 and 0.1, e.g. 0.001 for one benign flow in a thousand"
         )
@@ -95,10 +95,10 @@ def _calibrate_thresholds(
 def _calibrate_weights(
     flows: FlowTable, target: PublishTarget, rates: tuple[float, float, float]
 ) -> None:
-    """Fit the weights of the own layers that have none; publish if one of them gains a weight.
+    """Fit the weights of the operator's layers that have none; publish if a layer gains a weight.
 
     Raises:
-        TrainingError: every layer has a weight, or the flows are not fit for it.
+        TrainingError: every layer has a weight already, or the flows are not suitable.
     """
     if not flows.families.all():
         raise TrainingError("some flows have no label: a weight needs one on every line")

@@ -1,4 +1,4 @@
-"""Standard output and error of the terminal, and the format of tables, times and JSON on them."""
+"""Standard output and error of the terminal, and the format of tables, times and JSON."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rich.text import Text
 __all__ = ["Column", "coloured", "err", "minutes", "out", "plain", "print_json", "table"]
 
 out, err = Console(highlight=False), Console(highlight=False, stderr=True)
-GAP = 2  # columns between two columns of a table
+GAP = 2  # spaces between two columns of a table
 NARROWEST_TEXT = 16  # a column of free text is not folded below this
-NARROWEST_NAME = 20  # a name longer than this may be folded where there is no room
+NARROWEST_NAME = 20  # a name longer than this may be folded if there is no room
 MINUTE = len("2026-12-01T00:20")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table; it is never cut: text that does not fit is folded or left out.
+    """A column of a table. Its text is never cut: it is folded, or the column is left out.
 
     Attributes:
-        name: its heading.
+        name: heading.
         wraps: free text, which is folded first.
-        optional: left out where the terminal is too narrow; `--json` always has it.
+        optional: left out if the terminal is too narrow; `--json` always has it.
     """
 
     name: str
@@ -39,15 +39,15 @@ class Column:
 def table(
     columns: Sequence[Column | str], rows: Iterable[Sequence[str]], title: str | None = None
 ) -> RenderableType:
-    """A table as wide as its text, at most as wide as the terminal.
+    """Make a table as wide as its text, at most as wide as the terminal.
 
-    Columns that are empty in every row are left out. In a terminal that is too narrow, optional
+    Columns that are empty in every row are left out. If the terminal is too narrow, optional
     columns are left out, the last first, and then text is folded.
 
     Args:
-        columns: their headings alone, or more about them.
-        rows: a cell a column, as markup.
-        title: a line above the table.
+        columns: headings, or full descriptions of columns.
+        rows: one cell for each column, as markup.
+        title: line above the table.
     """
     known = [one if isinstance(one, Column) else Column(one) for one in columns]
     cells = [list(row) for row in rows]
@@ -87,15 +87,15 @@ def _turned(cells: Sequence[Sequence[str]], columns: int) -> list[list[str]]:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document, for programs: no colours, and no line is broken."""
+    """Print one JSON document for programs: without colours and line wrapping."""
     out.file.write(json.dumps(value, indent=2, ensure_ascii=False, default=asdict) + "\n")
 
 
 def minutes(at: str | float | None) -> str:
-    """A time as an operator reads it: `2026-12-01 00:20`, in UTC.
+    """Format a time for an operator: `2026-12-01 00:20`, in UTC.
 
     Args:
-        at: ISO 8601 in UTC, seconds since 1970, or None for none.
+        at: ISO 8601 in UTC, or seconds since 1970; None gives "".
     """
     if at is None:
         return ""
@@ -105,10 +105,10 @@ def minutes(at: str | float | None) -> str:
 
 
 def coloured(text: str, colour: str) -> str:
-    """Text of any origin in a colour of Rich; "" is no colour."""
+    """Escape untrusted text and give it a colour of Rich; "" is no colour."""
     return f"[{colour}]{plain(text)}[/]" if colour else plain(text)
 
 
 def plain(text: str) -> str:
-    """Untrusted text, safe for a terminal: no markup, no escape codes."""
+    """Make untrusted text safe for a terminal: no markup, no escape codes."""
     return escape("".join(letter if letter.isprintable() else "?" for letter in text))

@@ -1,4 +1,4 @@
-"""The flow layers of the current release: what training and calibration build on."""
+"""The flow layers of the current release, on which training and calibration build."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["current_layers", "own_models"]
 
 
 def current_layers(target: PublishTarget) -> FlowLayers:
-    """Load the flow layers of the current release; the classifier only where the release names one.
+    """Load the flow layers of the current release; the classifier only if the release names one.
 
     Raises:
         TrainingError: one of them cannot be loaded.
@@ -54,7 +54,7 @@ def current_layers(target: PublishTarget) -> FlowLayers:
 
 
 def own_models(target: PublishTarget) -> dict[str, Model]:
-    """Load the models for flows of the operator's own layers; a layer without one is left out."""
+    """Load the flow models of the operator's own layers; leave out a layer that has none."""
     models = {}
     for layer, spec in LAYERS.items():
         if spec.build is not None and Kind.FLOW in spec.kinds:

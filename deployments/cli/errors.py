@@ -18,7 +18,7 @@ USER_ERROR_CODE = 2
 
 
 class CommandFailed(Exception):
-    """A verb cannot do what was requested; the sentence says why and what to do."""
+    """A verb cannot do what was requested; the message says why and what to do."""
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def user_errors() -> Iterator[None]:
 
 
 def public_message(error: BaseException) -> str | None:
-    """The sentence for the operator; None where the error is a fault of Axon."""
+    """Return the message for the operator; None if the error is a fault of Axon."""
     from pydantic import ValidationError
 
     from deployments.config import SigningRefused

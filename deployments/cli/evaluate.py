@@ -24,7 +24,7 @@ from ensemble.events import Kind
 from ensemble.layers.classifier import FlowClassifier
 from ensemble.store import Tenant
 from ensemble.training.data.flow_table import FlowTable, read_flow_table
-from ensemble.training.evaluation.evaluate import FUSED, Judged, named_by
+from ensemble.training.evaluation.evaluate import FUSED, Evaluation, labelling_by_model
 from ensemble.training.metrics import Labelling, Separation, false_positive_interval
 from ensemble.training.recipes.flow_ensemble import LAYER_NAMES
 from ensemble.verdicts import by_row
@@ -64,14 +64,16 @@ def evaluate(
         flows = flows.select(flows.split_by_time(1.0 - last)[1])
     if not flows.families.all() or not flows.is_hostile.any() or flows.is_hostile.all():
         raise CommandFailed("evaluation needs a `label` column with both benign flows and attacks")
-    judged, verdicts = _judged_by_service(flows, url) if url else _judged_here(flows, tenant)
-    names = {} if url else _named(flows, tenant)
-    counts = _counts(judged, verdicts)
+    evaluation, verdicts = (
+        _evaluate_by_service(flows, url) if url else _evaluate_locally(flows, tenant)
+    )
+    labellings = {} if url else _labellings(flows, tenant)
+    counts = _counts(evaluation, verdicts)
     if as_json:
-        print_json(_to_dict(judged, counts, names))
+        print_json(_to_dict(evaluation, counts, labellings))
         return
-    _print(judged, counts)
-    _print_names(names)
+    _print(evaluation, counts)
+    _print_labellings(labellings)
 
 
 def labelled(data: Path) -> FlowTable:
@@ -94,7 +96,7 @@ def labelled(data: Path) -> FlowTable:
     return flows
 
 
-def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str]]:
+def _evaluate_locally(flows: FlowTable, tenant: str | None) -> tuple[Evaluation, list[str]]:
     ensemble = local_ensemble(tenant)
     scores: dict[str, list[np.ndarray]] = {name: [] for name in (*LAYER_NAMES, FUSED)}
     verdicts: list[str] = []
@@ -113,12 +115,12 @@ def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str
             scores[FUSED].append(by_row(groups, lambda group: group.score).astype(np.float64))
             verdicts += by_row(groups, lambda group: group.label).tolist()
             bars.update(task, completed=start + len(part))
-    return _judged(
+    return _evaluation(
         flows, {name: np.concatenate(parts) for name, parts in scores.items() if parts}, verdicts
     )
 
 
-def _named(flows: FlowTable, tenant: str | None) -> dict[str, Labelling]:
+def _labellings(flows: FlowTable, tenant: str | None) -> dict[str, Labelling]:
     """Measure how well each model of the classifier names the families; empty without one."""
     settings = read_settings()
     try:
@@ -127,13 +129,13 @@ def _named(flows: FlowTable, tenant: str | None) -> dict[str, Labelling]:
     except ArtifactError:
         return {}
     return (
-        named_by(loaded.model, flows)
+        labelling_by_model(loaded.model, flows)
         if loaded is not None and isinstance(loaded.model, FlowClassifier)
         else {}
     )
 
 
-def _judged_by_service(flows: FlowTable, url: str) -> tuple[Judged, list[str]]:
+def _evaluate_by_service(flows: FlowTable, url: str) -> tuple[Evaluation, list[str]]:
     scorer = service_scorer(url, explain=False)
     scores: dict[str, list[float]] = {name: [] for name in (*LAYER_NAMES, FUSED)}
     verdicts: list[str] = []
@@ -157,13 +159,13 @@ def _judged_by_service(flows: FlowTable, url: str) -> tuple[Judged, list[str]]:
     complete = {
         name: np.array(column) for name, column in scores.items() if not np.isnan(column).any()
     }
-    return _judged(flows, complete, verdicts)
+    return _evaluation(flows, complete, verdicts)
 
 
-def _judged(
+def _evaluation(
     flows: FlowTable, scores: dict[str, np.ndarray], verdicts: list[str]
-) -> tuple[Judged, list[str]]:
-    return Judged(
+) -> tuple[Evaluation, list[str]]:
+    return Evaluation(
         {name: column for name, column in scores.items() if column.size == len(flows)},
         flows.families,
         flows.is_hostile,
@@ -177,7 +179,7 @@ class _Counts:
     Attributes:
         benign: number of benign flows.
         called_benign: those of them with the verdict benign.
-        false_positives: 95 % interval of the share of the others.
+        false_positives: 95 % interval of the share of benign flows with another verdict.
         attacks: number of attacks.
         malicious: share of the attacks with the verdict malicious.
         at_least_suspicious: share of the attacks with the verdict suspicious or malicious.
@@ -191,9 +193,9 @@ class _Counts:
     at_least_suspicious: float
 
 
-def _counts(judged: Judged, verdicts: Sequence[str]) -> _Counts:
+def _counts(evaluation: Evaluation, verdicts: Sequence[str]) -> _Counts:
     given = np.array(verdicts)
-    benign, attacks = given[~judged.is_hostile], given[judged.is_hostile]
+    benign, attacks = given[~evaluation.is_hostile], given[evaluation.is_hostile]
     called_benign = int((benign == "benign").sum())
     low, high = false_positive_interval(benign.size - called_benign, benign.size)
     return _Counts(
@@ -206,12 +208,12 @@ def _counts(judged: Judged, verdicts: Sequence[str]) -> _Counts:
     )
 
 
-def _print(judged: Judged, counts: _Counts) -> None:
+def _print(evaluation: Evaluation, counts: _Counts) -> None:
     for layer in LAYER_NAMES:
-        if layer not in judged.scores:
+        if layer not in evaluation.scores:
             console.out.print(
-                f"[yellow]{layer} did not score every flow: it has no column, and `fused` is "
-                "degraded unless the release does without it[/yellow]"
+                f"[yellow]{layer} did not score every flow, so it has no column; `fused` is "
+                "degraded unless the release gives that layer no weight[/yellow]"
             )
     console.out.print(
         table(
@@ -224,15 +226,15 @@ def _print(judged: Judged, counts: _Counts) -> None:
                     f"{figures.tpr_at_1_fpr:.4f}",
                     f"{figures.tpr_at_01_fpr:.4f}",
                 ]
-                for name, figures in judged.overall().items()
+                for name, figures in evaluation.overall().items()
             ],
         ),
         "",
     )
-    families = judged.by_family()
+    families = evaluation.by_family()
     console.out.print(
         table(
-            [Column("family", wraps=True), "flows", *judged.scores],
+            [Column("family", wraps=True), "flows", *evaluation.scores],
             [
                 [
                     plain(family),
@@ -262,29 +264,31 @@ def _print(judged: Judged, counts: _Counts) -> None:
         )
 
 
-def _print_names(named: dict[str, Labelling]) -> None:
+def _print_labellings(labellings: dict[str, Labelling]) -> None:
     """Print how well each model of the classifier predicts the labels, one row for each label."""
-    if not named:
+    if not labellings:
         return
     rows = [
-        ["macro-F1", *(f"{one.macro_f1:.4f}" for one in named.values())],
-        ["accuracy", *(f"{one.accuracy:.4f}" for one in named.values())],
+        ["macro-F1", *(f"{one.macro_f1:.4f}" for one in labellings.values())],
+        ["accuracy", *(f"{one.accuracy:.4f}" for one in labellings.values())],
     ]
     rows += [
-        [plain(label), *(f"{one.by_label[label]:.3f}" for one in named.values())]
-        for label in next(iter(named.values())).by_label
+        [plain(label), *(f"{one.by_label[label]:.3f}" for one in labellings.values())]
+        for label in next(iter(labellings.values())).by_label
     ]
     console.out.print(
-        "", table([Column("label", wraps=True), *named], rows, title="Classifier: F1 by label")
+        "", table([Column("label", wraps=True), *labellings], rows, title="Classifier: F1 by label")
     )
 
 
-def _to_dict(judged: Judged, counts: _Counts, named: dict[str, Labelling]) -> dict[str, Any]:
+def _to_dict(
+    evaluation: Evaluation, counts: _Counts, labellings: dict[str, Labelling]
+) -> dict[str, Any]:
     return {
-        "overall": judged.overall(),
-        "by_family": judged.by_family(),
+        "overall": evaluation.overall(),
+        "by_family": evaluation.by_family(),
         "verdicts": counts,
-        "classifier": named,
+        "classifier": labellings,
     }
 
 

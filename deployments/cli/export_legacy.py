@@ -1,4 +1,4 @@
-"""`axon export`: the current release as the four model files of an older Axon Engine."""
+"""`axon export`: the current release, written as the four model files of an older Axon Engine."""
 
 from __future__ import annotations
 

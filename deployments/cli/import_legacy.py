@@ -45,7 +45,7 @@ FlowModel = FlowAnomaly | DeepBehavior
 
 FLOW_BUNDLES = {"anomaly": "anomaly-flow", "behavior": "behavior-flow"}
 PROCESS_BUNDLE = "anomaly-process"
-GOLDEN_PROGRAMS = 15  # and one that the table does not know
+GOLDEN_PROGRAMS = 15  # and one program that the table does not contain
 LIMITS = (
     "It was made by an older engine; its training data is not known here.\n"
     "- Its calibration and thresholds come from the benign flows given. No labelled attack has "
@@ -131,7 +131,7 @@ def _publish(
 
 
 def _read(folder: Path) -> tuple[dict[str, OldLayer], bool]:
-    """Decode and report the layers of a folder; return the valid ones, and whether all are."""
+    """Decode and report the layers in a folder; return the valid ones, and if all are valid."""
     own = read_settings().legacy
     limits = Limits(
         own.max_file_bytes, own.decode_memory_bytes, own.decode_cpu_s, own.decode_wall_s
@@ -171,7 +171,7 @@ def _flow_fusion(
 ) -> Fusion:
     """Fit thresholds for the imported layers and the current ones.
 
-    Shares come from the current fusion of the same layers, or are equal where there is none.
+    Shares come from the current fusion if it has the same layers; otherwise they are equal.
     """
     models = _current_flow_models(target) | dict(imported)
     odds = {
@@ -235,7 +235,7 @@ def _bundle(
             "## Files and calibration",
             table(["what", "value"], [[key, value] for key, value in training.items()]),
             "## Thresholds",
-            table(["speaking", "suspicious", "malicious", "critical"], rows),
+            table(["contributing", "suspicious", "malicious", "critical"], rows),
             "## Limits",
             f"- {LIMITS}",
         ]
@@ -244,7 +244,7 @@ def _bundle(
 
 
 def _golden_programs(model: ProcessAnomaly) -> list[dict[str, Any]]:
-    """Make starts of some programs of the table, spread over it, and of an unknown one."""
+    """Make process starts of programs spread over the table, and of an unknown program."""
     known = model.rarity.names
     picks = sorted({int(i) for i in np.linspace(0, len(known) - 1, GOLDEN_PROGRAMS)})
     names = [*(known[i] for i in picks), "golden-unknown-program"]

@@ -1,7 +1,7 @@
-"""JSON lines of events: the bodies of `POST /v1/score`, one a line.
+"""JSON lines of events: one body of `POST /v1/score` on each line.
 
-They are parsed by the types of the wire format, as a request is, and therefore stand here and not
-in `ensemble/sources/`.
+This format is parsed by the types of the wire format, as requests are. That is why it is here and
+not in `ensemble/sources/`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class _JsonLines:
 
     about = "JSON lines of flows and process starts (.jsonl, .ndjson)"
 
-    def sniff(self, head: bytes, name: str) -> bool:  # noqa: ARG002  # other formats are JSON too
-        """Return whether the file name says so."""
+    def sniff(self, head: bytes, name: str) -> bool:  # noqa: ARG002  # other formats may be JSON too
+        """Return whether the name of the file has a suffix of this format."""
         return name.endswith(SUFFIXES)
 
     def read(self, path: Path) -> Iterator[Block]:
-        """Read a file, 1000 lines at a time; blank lines are skipped."""
+        """Read a file, 1000 lines at a time; skip blank lines."""
         with open_unpacked(path) as lines:
             numbered = (
                 (number, line) for number, line in enumerate(lines, start=1) if line.strip()

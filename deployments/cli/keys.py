@@ -64,7 +64,7 @@ def create(
             now,
             before=lambda key: action.begin(what=_description(key)),
         )
-    console.out.file.write(f"{token}\n")  # past Rich, which would break a long line
+    console.out.file.write(f"{token}\n")  # not through Rich, which would wrap a long line
     console.out.file.flush()
     until = "does not expire" if made.expires_at is None else f"expires {minutes(made.expires_at)}"
     for line in (
@@ -142,7 +142,7 @@ def revoke(
 
 
 def _audit_store(settings: Settings) -> Store:
-    """The store whose audit log records the change.
+    """Return the store whose audit log records the change.
 
     It needs no trust list, so that a key can be revoked while the trust list is broken.
     """
@@ -167,7 +167,7 @@ def _state(key: Key, now: float) -> str:
 
 
 def _ends_at(key: Key) -> float | None:
-    """When the key was revoked, or when it expires; None for never."""
+    """Return when the key was revoked or will expire; None if it never expires."""
     return key.expires_at if key.revoked_at is None else key.revoked_at
 
 

@@ -1,6 +1,6 @@
 """A group of verbs that imports a verb's module only when the verb runs or its help is read.
 
-`axon --help` imports no detector, no web framework and no Ray, and `axon serve` prepares the
+So `axon --help` imports no detector, web framework or Ray, and `axon serve` prepares the
 environment before Ray reads it.
 """
 
@@ -20,9 +20,9 @@ __all__ = ["lazy_app"]
 
 
 class LazyGroup(TyperGroup):
-    """The verbs of `VERBS` below `path`, each listed by its one line of help.
+    """The verbs of `VERBS` below `path`, listed with their lines of help.
 
-    Errors of every verb are reported here, once.
+    Errors of all verbs are reported in this one place.
     """
 
     path = ""
@@ -41,22 +41,22 @@ class LazyGroup(TyperGroup):
         ctx: Any,  # noqa: ANN401  # Typer's own context
         args: list[str],
     ) -> tuple[str | None, Any, list[str]]:
-        """Find the verb that `args` begin with, and import it.
+        """Find the verb at the beginning of `args` and import it.
 
-        Options of the group are the defaults of the verb's own.
+        Options of the group become defaults of the options of the verb.
         """
         name, listed, rest = super().resolve_command(ctx, args)
         ctx.default_map = {name: ctx.params}
         return name, listed and load(f"{self.path} {name}".strip()), rest
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # Typer's own context, the verb's own result
-        """Run the verb; report an error that the operator can fix in one sentence."""
+        """Run the verb; report in one sentence an error that the operator can fix."""
         with user_errors():
             return super().invoke(ctx)
 
 
 def verbs_below(path: str) -> dict[str, Verb]:
-    """The verbs of a group by their name in it, in the order of the help; "" is `axon` itself."""
+    """Return the verbs of a group by name, in the order of the help; "" is `axon` itself."""
     return {
         name: verb
         for full, verb in VERBS.items()
@@ -66,7 +66,7 @@ def verbs_below(path: str) -> dict[str, Verb]:
 
 
 def load(path: str) -> TyperCommand | TyperGroup:
-    """Import a verb, e.g. `models info`, and make its command."""
+    """Import a verb, for example `models info`, and make its command."""
     if verbs_below(path):
         return typer.main.get_group(lazy_app(path))
     single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -77,9 +77,9 @@ def load(path: str) -> TyperCommand | TyperGroup:
 
 
 def lazy_app(path: str) -> typer.Typer:
-    """The application of a group of verbs.
+    """Make the application of a group of verbs.
 
-    A group that names a function runs it without a verb: `axon models` lists the models.
+    Without a verb, the function of the group runs, if it has one: `axon models` lists the models.
     """
     group = type("Group", (LazyGroup,), {"path": path})
     verb = VERBS.get(path, ABOUT_AXON)

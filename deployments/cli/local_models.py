@@ -1,4 +1,4 @@
-"""The models of a tenant's current release, loaded into this process to score or to train on."""
+"""The models of a tenant's current release, loaded into this process for scoring or training."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def local_ensemble(tenant: str | None = None) -> LocalEnsemble:
     """Load the current release of a tenant into this process.
 
     Raises:
-        ArtifactError: there is none that can be read.
+        ArtifactError: no release can be read.
     """
     settings = read_settings()
     store = own_store(settings)
-    # failures are reported below, in words
+    # failures are printed below
     logging.getLogger("ray.serve").addHandler(logging.NullHandler())
     ensemble = LocalEnsemble(
         ReleaseResolver(
@@ -49,10 +49,10 @@ def local_ensemble(tenant: str | None = None) -> LocalEnsemble:
 
 
 def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> LoadedRelease:
-    """Load one layer's models of the release that a tenant's pointer names; training builds on it.
+    """Load the models of one layer from the release that the tenant's pointer names.
 
-    No fallback release is loaded in its place. A tenant without a pointer builds on the release of
-    its nearest parent.
+    Training builds on them, so no fallback release is loaded instead. For a tenant without a
+    pointer, the release of its nearest parent is loaded.
 
     Raises:
         ArtifactError: it cannot be loaded.

@@ -1,6 +1,6 @@
 """The model store of this machine, the operator at the terminal, and the clock.
 
-Imports nothing that is slow, because nearly every verb needs it.
+Nearly every verb imports this module, so it imports nothing slow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["chosen_tenant", "now", "operator", "own_registry", "own_store"]
 
 
 def own_store(settings: Settings | None = None) -> Store:
-    """The store of this machine: the state folder of a running Axon, then what was shipped.
+    """Return the store of this machine: the state folder, then the shipped artifacts.
 
     Raises:
         pydantic.ValidationError: the trust list is wrong.
@@ -27,7 +27,7 @@ def own_store(settings: Settings | None = None) -> Store:
 
 
 def own_registry(tenant: Tenant) -> ModelRegistry:
-    """The models of a tenant in the store of this machine, and those that it inherits.
+    """Return the registry of a tenant in the store of this machine, with inherited models.
 
     Raises:
         pydantic.ValidationError: the trust list is wrong.
@@ -43,26 +43,26 @@ def own_registry(tenant: Tenant) -> ModelRegistry:
 
 
 def chosen_tenant(name: str | None) -> Tenant:
-    """The tenant of that name; the configured one for None.
+    """Return the tenant with this name; the configured tenant for None.
 
     Raises:
-        MalformedEvent: it is not a valid name of a tenant.
+        MalformedEvent: the name is not valid.
     """
     return Tenant(name or read_settings().store.tenant)
 
 
 def operator() -> Actor:
-    """The user at this terminal, for the audit log."""
+    """Return the user at this terminal, for the audit log."""
     return Actor(_user(), "terminal")
 
 
 def now() -> datetime:
-    """The wall clock, in UTC."""
+    """Return the present time, in UTC."""
     return datetime.now(UTC)
 
 
 def _user() -> str:
-    """The user by the system's record, since environment variables can be set to anything."""
+    """Return the user from the user database; environment variables can be forged."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container may run under a user id without a name

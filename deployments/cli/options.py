@@ -50,7 +50,7 @@ Promote = Annotated[
 
 
 class Output(StrEnum):
-    """How verdicts and findings are printed."""
+    """Format in which verdicts and findings are printed."""
 
     TABLE = "table"
     JSONL = "jsonl"
@@ -63,5 +63,5 @@ OutputOption = Annotated[Output, typer.Option(help="A table, or one JSON object 
 
 
 def is_jsonl(output: Output, *, as_json: bool) -> bool:
-    """Whether JSON lines were requested: `--json` is short for `--output jsonl`."""
+    """Return whether JSON lines were requested; `--json` is short for `--output jsonl`."""
     return as_json or output is Output.JSONL

@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: bars in a terminal, lines in a log."""
+"""Progress of long work on standard error: bars in a terminal, lines of text otherwise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["progress_bars", "report_to"]
 
 
 def progress_bars() -> Progress:
-    """Bars on standard error; standard output is for results."""
+    """Make progress bars on standard error; standard output is for results."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,7 +29,7 @@ def progress_bars() -> Progress:
 
 
 def report_to(bars: Progress) -> Callable[[str, int, int], None]:
-    """Make a progress callback for recipes: a bar for each task, or a line a step in a log."""
+    """Make a progress callback for recipes: a bar for each task, or a line for each step."""
     tasks: dict[str, TaskID] = {}
 
     def report(task: str, done: int, total: int) -> None:

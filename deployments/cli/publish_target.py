@@ -23,14 +23,14 @@ class PublishTarget:
     Args:
         tenant: owner of the new release; None for the configured tenant.
         store: folder to publish into instead of the state folder.
-        publish: False only trains and reports.
+        publish: if False, the model is trained and reported only.
         promote: also point the tenant to the new release.
 
     Attributes:
-        lineage: the tenant and its parents, nearest first; a new release is built on the first
-            current release among theirs.
-        signer: signs what is published; None where nothing is. Its key is read before training,
-            which runs for minutes.
+        lineage: the tenant and its parents, nearest first. A new release is built on the first
+            current release found among them.
+        signer: signs the artifacts; None if nothing is published. Its key is read before the
+            training, so that a missing key fails at once and not after minutes.
 
     Raises:
         SigningRefused: there is no key to publish with.
@@ -53,7 +53,7 @@ class PublishTarget:
         fusions: Mapping[Kind, Fusion],
         notes: str,
     ) -> None:
-        """Publish the new models on top of the current release and report it, if requested.
+        """Publish the new models on top of the current release, if requested, and report it.
 
         Raises:
             ArtifactError: as of `ensemble.training.publish.publish`.

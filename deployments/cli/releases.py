@@ -1,4 +1,4 @@
-"""`axon models promote`, `rollback`, `challenger` and `alias`: what serves, and in shadow."""
+"""`axon models promote`, `rollback`, `challenger` and `alias`: the choice of what serves."""
 
 from __future__ import annotations
 
@@ -145,10 +145,10 @@ def alias(
 
 
 def parse_alias(text: str) -> Alias:
-    """Parse an alias.
+    """Parse the name of an alias.
 
     Raises:
-        MalformedEvent: it is none.
+        MalformedEvent: there is no such alias.
     """
     try:
         return Alias(text)

@@ -33,7 +33,7 @@ __all__ = ["replay"]
 
 CHANGED, IMPOSSIBLE = 1, 2  # exit codes
 
-DIGEST_SHOWN = 12  # first digits; JSON has all of them
+DIGEST_SHOWN = 12  # digits shown; JSON has all of them
 
 
 def replay(
@@ -102,11 +102,11 @@ class _Request:
     Attributes:
         verdict: file of verdicts.
         event: file of events; the event of the verdict is found by its digest.
-        event_id: which of the verdicts; None where there is one.
-        tenant: owner of the release or its descendant; None for any tenant.
+        event_id: id of the verdict; None if the file holds one verdict.
+        tenant: the release must belong to this tenant or a parent of it; None for any tenant.
         config: Serve config file of the service, for its settings; None for
             configs/default.yaml alone.
-        tolerance: largest difference of two equal numbers.
+        tolerance: numbers that differ by at most this count as equal.
     """
 
     verdict: Path
@@ -118,12 +118,12 @@ class _Request:
 
 
 def _replay(request: _Request, *, as_json: bool) -> bool:
-    """Replay a verdict and print what is the same; False where anything changed.
+    """Replay a verdict and print what is the same; return False if anything changed.
 
     Raises:
-        NotReplayable: the files do not hold what is needed, or the verdict does not name it.
-        ArtifactError: its release cannot be loaded.
-        pydantic.ValidationError: the settings, or the trust list, are refused.
+        NotReplayable: the files lack something, or the verdict does not name its release.
+        ArtifactError: the release cannot be loaded.
+        pydantic.ValidationError: the settings or the trust list are invalid.
     """
     settings = read_settings(_arguments(request.config))
     tolerance = request.tolerance
@@ -134,9 +134,7 @@ def _replay(request: _Request, *, as_json: bool) -> bool:
         return False
     if request.tenant is not None:
         _require_owner(recorded, Tenant(request.tenant), settings)
-    logging.getLogger("ray.serve").addHandler(
-        logging.NullHandler()
-    )  # failures are reported in words
+    logging.getLogger("ray.serve").addHandler(logging.NullHandler())  # failures are printed as text
     fusion, posture = settings.fusion, settings.posture
     now = ReplaySettings(
         fusion.min_coverage,
@@ -187,7 +185,7 @@ def _read(path: Path) -> bytes:
 
 
 def _verdicts(data: bytes) -> list[Any]:
-    """The verdicts in a file: one, those of a batch, or one a line; of a finding its verdict."""
+    """Read the verdicts of a file of one, a batch, or lines; of a finding, the new verdict."""
     try:
         content = msgspec.json.decode(data)
         found = (
@@ -215,7 +213,7 @@ def _line(number: int, line: bytes) -> Any:  # noqa: ANN401  # any JSON
 
 
 def _chosen(verdicts: Sequence[Any], event_id: str | None) -> Any:  # noqa: ANN401  # of a file
-    """The one verdict with that id; the only one without an id."""
+    """Return the verdict with this id, or the only verdict if no id is given."""
     meant = [
         one
         for one in verdicts
@@ -231,7 +229,7 @@ def _chosen(verdicts: Sequence[Any], event_id: str | None) -> Any:  # noqa: ANN4
 
 
 def _parse(verdict: Any) -> RecordedVerdict:  # noqa: ANN401  # of a file
-    """Parse a verdict strictly: it may have passed through many programs."""
+    """Parse a verdict strictly, because other programs may have changed it."""
     if isinstance(verdict, dict) and isinstance(refusal := verdict.get("error"), dict):
         raise NotReplayable(
             f"the event was refused and not scored: {str(refusal.get('code'))[:64]}"
@@ -275,7 +273,7 @@ class _Sent(msgspec.Struct):
 
 
 def _events(data: bytes) -> list[bytes]:
-    """The events in a file, not parsed: one, those of a batch, or one a line."""
+    """Read the events of a file of one, a batch, or lines, without parsing them."""
     try:
         content = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -291,10 +289,10 @@ def _events(data: bytes) -> list[bytes]:
 def _event_of(
     recorded: RecordedVerdict, events: Sequence[bytes]
 ) -> tuple[EventBatch | None, list[str]]:
-    """The event with the verdict's digest, or None; and the digests of all valid events.
+    """Find the event with the verdict's digest; return it or None, and all digests of valid events.
 
     Raises:
-        NotReplayable: none is valid.
+        NotReplayable: no event is valid.
     """
     digests: list[str] = []
     problem = "it holds none"

@@ -20,7 +20,7 @@ __all__ = ["findings"]
 
 
 class _NewVerdict(msgspec.Struct):
-    """What is shown of the new verdict in a finding; one of an older Axon has no more fields."""
+    """The displayed fields of the new verdict in a finding; an older Axon wrote only these."""
 
     score: float
     verdict: str
@@ -50,7 +50,7 @@ def findings(
         except msgspec.DecodeError:
             bad += 1
             continue
-        # a crash may repeat a finding, and a later one was scored by more layers
+        # a crash may repeat a finding; a later finding was scored by more layers
         latest.pop((one.digest, one.at), None)
         latest[one.digest, one.at] = (one, now)
     shown = list(latest.values())[-limit:] if limit else list(latest.values())

@@ -1,4 +1,4 @@
-"""`axon score`: the verdicts on a file of events, by a running service or in this process."""
+"""`axon score`: verdicts on a file of events, from a running service or from this process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["COLOURS", "events_as_json", "score", "service_scorer"]
 
 FORMATS = (*sources(), JSON_LINES)
 LONGEST_ECHO = 300
-EVENTS_PER_REQUEST = 1000  # the service's own limit, unless it was lowered
+EVENTS_PER_REQUEST = 1000  # the default limit of the service
 TABLE_ROWS = 50  # `--output jsonl` prints all
 COLOURS = {
     "benign": "green",
@@ -107,18 +107,18 @@ def score(
 
 
 def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Yield line number, verdict and problem of each line of the file, block by block.
+    """Yield the line number, verdict and problem of each line of the file, block by block.
 
-    Bad lines of a block come first.
+    In each block, bad lines come first.
 
     Raises:
-        CommandFailed: the file cannot be read to its end, or holds no events.
+        CommandFailed: the file cannot be read to its end, or it has no events.
     """
     try:
         yield from _verdicts_of_blocks(find_source(file, [JSON_LINES]).read(file), scorer)
     except EventError as error:
         raise CommandFailed(f"{file.name}: {error}") from None
-    except (OSError, EOFError) as error:  # a file that breaks off or only claims to be gzipped
+    except (OSError, EOFError) as error:  # the file is truncated, or is not really gzipped
         raise CommandFailed(f"{file.name} cannot be read: {type(error).__name__}") from None
 
 
@@ -133,7 +133,7 @@ def _verdicts_of_blocks(
             for rows in block.rows
             for line, verdict in zip(rows.lines, scorer(rows.batch), strict=True)
         ]
-        # each kind was scored apart; restore the order of the file
+        # kinds are scored separately; restore the order of the file
         for line, verdict in sorted(scored, key=lambda one: one[0]):
             yield (
                 line,
@@ -150,10 +150,10 @@ def _local_scorer(*, explain: bool) -> Scorer:
         scored_at = time.time()
         groups = ensemble.score_groups(batch, explain=explain)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        answers = verdict_wire.write_verdicts(
+        verdicts = verdict_wire.write_verdicts(
             batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at
         )
-        return [msgspec.to_builtins(answer) for answer in answers]
+        return [msgspec.to_builtins(verdict) for verdict in verdicts]
 
     return score_batch
 
@@ -162,7 +162,7 @@ def service_scorer(url: str, *, explain: bool) -> Scorer:
     """Return a scorer that sends events to a running service.
 
     Raises:
-        CommandFailed: it does not answer, or not as Axon does.
+        CommandFailed: the service does not respond, or is not Axon.
     """
     client = httpx.Client(base_url=url, timeout=30.0, headers=key_header())
     try:
@@ -179,7 +179,7 @@ def service_scorer(url: str, *, explain: bool) -> Scorer:
         for start in range(0, len(events), EVENTS_PER_REQUEST):
             body = msgspec.json.encode({"events": events[start : start + EVENTS_PER_REQUEST]})
             try:
-                answer = client.post(
+                response = client.post(
                     "/v1/score/batch", content=body, params={"explain": str(explain).lower()}
                 ).raise_for_status()
             except httpx.HTTPStatusError as error:
@@ -189,14 +189,14 @@ def service_scorer(url: str, *, explain: bool) -> Scorer:
                 raise CommandFailed(
                     f"the service at {url} stopped answering: {type(error).__name__}"
                 ) from None
-            results += answer.json()["results"]
+            results += response.json()["results"]
         return results
 
     return score_batch
 
 
 def events_as_json(batch: EventBatch) -> list[dict[str, Any]]:
-    """The events of a batch as the bodies of requests."""
+    """Convert the events of a batch to the bodies of requests."""
     if isinstance(batch, FlowBatch):
         return [
             {"kind": "flow", "id": event_id, "host": host, "features": features}

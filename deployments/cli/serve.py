@@ -1,7 +1,7 @@
 """`axon serve`: Ray and the applications of a Serve config file on this machine, until Ctrl-C.
 
-The first application scores, and the service depends on it. If another one does not start, that is
-reported and the service goes on.
+The first application scores, and the service cannot run without it. If another application does not
+start, this is reported and the service goes on.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ logger = logging.getLogger(__name__)
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
 POLL_EVERY_S = 0.25
-# for calls in flight; Serve would start a new front proxy after three checks, 2 s apart
+# for calls in flight; Serve starts a new front proxy after three failed checks, 2 s apart
 FINISH_WITHIN_S = 4.0
 SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # Ray writes them there
-# logical CPUs for Ray's scheduler: on one core the replicas still start and share it
+# logical CPUs for Ray's scheduler, so that the replicas also start on a single core
 LEAST_CPUS = 2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Auth(StrEnum):
-    """How callers are authenticated."""
+    """Authentication of callers."""
 
     KEYS = "keys"
     OFF = "off"
@@ -62,11 +62,11 @@ class _Application:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a Serve config file defines, with the options of the command line merged over it.
+    """The contents of a Serve config file, with the command-line options merged over it.
 
     Attributes:
-        applications: the scoring application first; its arguments are the defaults of the others,
-            so that all have one store and one trust list.
+        applications: the scoring application is the first. Its arguments are the defaults of the
+            others, so that all use one store and one trust list.
     """
 
     host: str
@@ -77,7 +77,7 @@ class _Plan:
 
     @property
     def args(self) -> dict[str, Any]:
-        """The arguments of the scoring application."""
+        """Arguments of the scoring application."""
         return self.applications[0].args
 
 
@@ -112,9 +112,9 @@ def serve(
         _require_safe_binding(plan.host, settings)
     _require_free_port(plan.host, plan.port)
     prepare_environment()
-    signals: list[int] = []  # no Event: a signal handler may run while its lock is locked
+    signals: list[int] = []  # not an Event: a signal handler may run while its lock is held
 
-    import ray  # reads the environment that was just prepared
+    import ray  # Ray reads the environment that was just prepared
     from ray import serve as ray_serve
     from ray._common.utils import import_attr
 
@@ -167,7 +167,7 @@ def serve(
     except KeyboardInterrupt:
         console.out.print("axon: stopping")
     finally:
-        for number in STOP_SIGNALS:  # a second one must not leave half of Ray running
+        for number in STOP_SIGNALS:  # a second signal must not leave half of Ray running
             signal.signal(number, signal.SIG_IGN)
         # Ray cannot shut down in order when its own processes died first
         last_resort = threading.Timer(STOP_WITHIN_S, os._exit, (1,))
@@ -225,7 +225,7 @@ def _plan(config: Path, host: str | None, port: int | None, auth: str | None) ->
 
 
 def _require_safe_binding(host: str, settings: Settings) -> None:
-    """Refuse a service without keys on an address that other machines reach."""
+    """Refuse to start a service without keys on an address that other machines can reach."""
     if settings.auth.mode == "off" and not is_loopback(host):
         raise CommandFailed(
             f"--auth off is refused on {host}: without keys every machine could use the service. "
@@ -245,7 +245,7 @@ def _require_free_port(host: str, port: int) -> None:
 
 
 def _start_other(application: _Application, run: Callable[..., None]) -> bool:
-    """Start an application beside the scoring one; False if it fails, which stops nothing."""
+    """Start another application; return False if it fails, because the service then goes on."""
     try:
         run(application, wait=False)
     except Exception:
@@ -258,7 +258,7 @@ def _start_other(application: _Application, run: Callable[..., None]) -> bool:
 
 
 def _report_state(plan: _Plan, started: float, signals: Sequence[int]) -> None:
-    """Wait until every layer has reported its status, and print the state of the ensemble."""
+    """Wait until every layer has reported its status, then print the state of the ensemble."""
     url = f"http://{plan.host}:{plan.port}"
     health: dict[str, Any] = {}
     while not signals and time.monotonic() - started < READY_WITHIN_S:
@@ -290,7 +290,7 @@ def _report_state(plan: _Plan, started: float, signals: Sequence[int]) -> None:
 
 
 def _report_missing_keys(settings: Settings) -> None:
-    """Report that the service requires keys and none is live, so that no caller can use it."""
+    """Warn if the service requires API keys but none is live, so that every caller is refused."""
     if settings.auth.mode == "off":
         return
     try:
@@ -311,7 +311,7 @@ def _report_others(
     failed: Sequence[str],
     signals: Sequence[int],
 ) -> None:
-    """Wait until the other applications run or have failed, and report each."""
+    """Wait until the other applications run or have failed, then report each."""
     from ray import serve as ray_serve
     from ray.serve.schema import ApplicationStatus
 

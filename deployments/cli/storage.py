@@ -1,4 +1,4 @@
-"""`axon models delete`, `retention`, `export`, `import`, `quarantine` and `audit`."""
+"""`axon models delete`, `retention`, `export`, `import`, `quarantine` and `audit`: the store."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def audit(
 
 
 def _verify(head: str, *, as_json: bool) -> None:
-    """Verify the hash chain of the whole log, report where it was changed, and exit with 1 then."""
+    """Verify the hash chain of the whole log; report changes, and exit with 1 if there are any."""
     report = verify_audit(own_store(), remembered=head)
     if as_json:
         print_json(asdict(report))

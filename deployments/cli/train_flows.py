@@ -25,9 +25,9 @@ from ensemble.training.data.flow_table import FlowTable
 from ensemble.training.evaluation.charts import reliability_picture, roc_picture, score_picture
 from ensemble.training.evaluation.evaluate import (
     FUSED,
+    Evaluation,
     FamilyOut,
-    Judged,
-    judge,
+    evaluate_layers,
     leave_families_out,
 )
 from ensemble.training.evaluation.model_card import flow_card
@@ -45,7 +45,7 @@ __all__ = ["benign_flows", "train_flows"]
 DETECTORS = (
     "an isolation forest, a principal subspace and a codebook, learnt from benign flows alone."
 )
-FIRST_SHARE = 0.7  # of each (day, label) by time: the training part of the card's time split
+FIRST_SHARE = 0.7  # of each (day, label) by time; the card's figures are from the rest
 
 
 def train_flows(
@@ -106,14 +106,14 @@ def _train_labelled(
 
     Args:
         data: labelled CSV, or a folder that holds `flows.csv.gz`.
-        target: where they are published.
+        target: where the models are published.
         seed: random seed.
         first: train on this first share of each (day, label) by time only, so that the rest can
             be used to evaluate.
         evaluate: also measure the recipe for the card.
 
     Raises:
-        TrainingError, FeatureMismatch: the flows are not fit for training.
+        TrainingError, FeatureMismatch: the flows are not suitable for training.
     """
     flows = labelled(data)
     if not flows.families.all():
@@ -132,7 +132,7 @@ def _train_labelled(
     with progress_bars() as bars:
         report = report_to(bars)
         layers = fit_flows(flows, seed, report, jobs=jobs)
-        later = _judge_later(flows, seed, report, jobs) if evaluate else None
+        later = _evaluate_later(flows, seed, report, jobs) if evaluate else None
         unseen = leave_families_out(flows, seed, report, jobs=jobs) if evaluate else None
     training = _training("flows", flows, seed) | {"first_share": first or 1.0}
     trained = _flow_bundles(layers, flows, training, later, unseen)
@@ -186,13 +186,15 @@ def benign_flows(file: Path) -> FlowTable:
     return flows
 
 
-def _judge_later(flows: FlowTable, seed: int, report: Progress, jobs: int) -> Judged:
+def _evaluate_later(flows: FlowTable, seed: int, report: Progress, jobs: int) -> Evaluation:
+    """Fit on the first part of each day and label by time, and evaluate on the rest."""
     early, late = flows.split_by_time(FIRST_SHARE)
 
     def earlier(task: str, done: int, total: int) -> None:
         report(f"{task}, first {FIRST_SHARE:.0%} by time", done, total)
 
-    return judge(fit_flows(flows.select(early), seed, earlier, jobs=jobs), flows.select(late))
+    layers = fit_flows(flows.select(early), seed, earlier, jobs=jobs)
+    return evaluate_layers(layers, flows.select(late))
 
 
 def _training(recipe: str, flows: FlowTable, seed: int) -> dict[str, Any]:
@@ -214,10 +216,10 @@ def _flow_bundles(
     layers: FlowLayers,
     flows: FlowTable,
     training: Mapping[str, Any],
-    later: Judged | None,
+    later: Evaluation | None,
     unseen: FamilyOut | None,
 ) -> list[Trained]:
-    """Make a bundle for each layer, all with one card: they were fitted and measured together."""
+    """Make a bundle for each layer; the cards share their figures, which were measured together."""
     if layers.fusion is None:
         raise TrainingError("these layers have no fusion")
     events = golden_flows(flows.features, flows.is_hostile)
@@ -263,7 +265,7 @@ def _about_classifier(classifier: FlowClassifier) -> str:
     ).rstrip()
 
 
-def _pictures(later: Judged) -> dict[str, bytes]:
+def _pictures(later: Evaluation) -> dict[str, bytes]:
     if later.thresholds is None:
         raise TrainingError("scores without thresholds make no picture")
     fused = later.scores[FUSED]

@@ -1,4 +1,4 @@
-"""`axon train posture`: knowledge of CVEs and of hosts for the resilience layer."""
+"""`axon train posture`: data on CVEs and hosts for the resilience layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXAMPLES = 20  # hosts on the card
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """Files of vulnerability data, and their dates where the files do not contain them."""
+    """Files of vulnerability data, and the dates of files that do not contain one."""
 
     epss: Path | None
     kev: Path | None
@@ -41,7 +41,7 @@ class _Sources:
 
     @property
     def given(self) -> bool:
-        """Whether any file of CVEs is given."""
+        """Whether any file of CVE data is given."""
         return any((self.epss, self.kev, self.cvss))
 
 
@@ -103,7 +103,7 @@ def train_posture(
     if knowledge is None:
         raise TrainingError("there is no knowledge of CVEs yet: give --epss, --kev and --cvss")
     hosts = read_inventory(inventory, trivy=trivy)
-    # golden answers hold on one day
+    # golden answers are computed for one day
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
     posture = ResiliencePosture(knowledge, hosts.inventory, now=lambda: today)
     names = list(hosts.inventory.hosts)
@@ -151,7 +151,7 @@ def _knowledge(sources: _Sources, current: PostureKnowledge | None) -> TrainedKn
 
 
 def _current_knowledge(target: PublishTarget) -> PostureKnowledge | None:
-    """The CVEs in the current release; None where it has none."""
+    """Return the CVE data of the current release; None if it has none."""
     _, current = current_release(target.store, target.lineage)
     ref = current.bundles.get(ModelName(KNOWLEDGE)) if current else None
     if ref is None:
@@ -175,7 +175,7 @@ def _knowledge_bundle(trained: TrainedKnowledge) -> Trained:
     card = _card(
         KNOWLEDGE, "CVEs: chance of exploitation, known exploitation, severity.", training, text
     )
-    no_answers = Golden((), ())  # the golden answers of the inventory cover it
+    no_answers = Golden((), ())  # the golden answers of the inventory cover this bundle too
     return Trained(KNOWLEDGE, trained.knowledge.to_parts(), no_answers, training, card)
 
 

@@ -84,7 +84,7 @@ def train_processes(
 
 
 def _base(target: PublishTarget) -> ProcessAnomaly | None:
-    """The current model, whose calibration and background carry over; None without one."""
+    """Load the current model, to reuse its calibration and background; None if there is none."""
     try:
         loaded = current_models(target.store, target.lineage, "anomaly")
     except ArtifactMissing:
@@ -126,7 +126,7 @@ def _finish(
 
 
 def _ties(trained: TrainedProcesses, thresholds: Thresholds) -> list[str]:
-    """A limit for the card if the highest benign scores tie: no score can exceed them then."""
+    """Describe a limit for the card if the highest benign scores tie: no score can exceed them."""
     highest = float(trained.benign_scores.max())
     if thresholds.malicious < highest:
         return []

@@ -169,7 +169,7 @@ def _new_key(path: Path) -> Signer:
 def _replace(path: Path, text: str, wanted: TrustFile) -> None:
     """Replace the trust list by `text`, after a check that it parses to `wanted`.
 
-    Operators lay such files out freely, so an edit by text may fail.
+    The check is needed because operators may lay the file out in a way that a text edit breaks.
     """
     if parse_trust_file(text.encode()) != wanted:
         raise SigningRefused(
@@ -188,7 +188,7 @@ def _replace(path: Path, text: str, wanted: TrustFile) -> None:
 
 
 def _with_key(text: str, signer: Signer, about: str) -> str:
-    """The text of a trust list with one more key; everything else, comments too, stays."""
+    """Return the text of a trust list with one more key; comments and all else are kept."""
     line = f'  "{signer.key_id}": "{base64.b64encode(signer.public).decode()}"  # {about}\n'
     return re.sub(
         r"(?m)^keys:[ \t]*(?:\{\}|null|~)?[ \t]*(?P<comment>#.*)?\n",
@@ -199,9 +199,9 @@ def _with_key(text: str, signer: Signer, about: str) -> str:
 
 
 def _with_pins(text: str, pins: Mapping[str, str]) -> str:
-    """The text of a trust list with these pins and no other.
+    """Return the text of a trust list with exactly these pins.
 
-    Everything outside the list, comments too, stays.
+    Comments and everything else outside the list of pins are kept.
     """
     lines = "".join(f'  {what}: "{digest}"\n' for what, digest in pins.items())
     block = r"(?m)^pinned:[ \t]*(?:\{\}|null|~)?[ \t]*(?P<comment>#.*)?\n(?:[ \t]+\S.*\n)*"

@@ -1,4 +1,4 @@
-"""The list of verbs: where each one is, its one line of help, and its panel in `axon --help`."""
+"""The list of verbs: the function, line of help and panel in `axon --help` of each verb."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Verb:
     Attributes:
         function: `module:function` in `deployments.cli`; empty for a group that does nothing
             without a verb.
-        help: one line; the function's docstring begins with the same.
-        panel: heading in the help of its group.
+        help: line of help; the docstring of the function begins with it.
+        panel: heading above the verb in the help of its group.
     """
 
     function: str

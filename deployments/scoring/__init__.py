@@ -1,5 +1,5 @@
 """The application `axon`: it scores events over HTTP, and switches and reports on the layers.
 
-There is no face: `app.Ingress` loads Ray, so `deployments.app` imports it by file. The terminal
-imports `wire` and `verdict_wire` alone, which load neither Ray nor a model.
+The package exports nothing, because `app.Ingress` loads Ray: `deployments.app` imports it from its
+module. The terminal imports only `wire` and `verdict_wire`, which load neither Ray nor a model.
 """

@@ -59,12 +59,12 @@ from ensemble.events import Kind
 
 __all__ = ["Ingress", "IngressApp"]
 
-ABOUT = "One threat score from several detectors, and the share of them that took part."
+ABOUT = "One threat score from several detectors, and the share of them that contributed."
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 EXPLAIN = query_parameter(
     "explain",
     {"type": "string", "enum": ["true", "false", "1", "0"], "default": "false"},
-    "Also explain the score of each layer, which costs time. Upper and lower case are equal.",
+    "Also explain the score of each layer, which takes longer. Case does not matter.",
 )
 EVENTS = {
     "a flow": {"kind": "flow", "id": "ddos", "host": "web-1", "features": ATTACK},
@@ -134,7 +134,7 @@ class IngressApp:
                 self._describe,
                 needs=Scope.READ,
                 tag="state",
-                summary="What this service is, which release serves, and its limits",
+                summary="Show the service: its release, models, routes and limits",
                 answers={200: Answer(Service, "The service")},
             ),
             *docs_routes("Axon", lambda: self._openapi),
@@ -158,7 +158,7 @@ class IngressApp:
                 needs=Scope.SCORE,
                 methods=["POST"],
                 tag="scoring",
-                summary="Score a batch; an invalid event gets an error in its own place",
+                summary="Score a batch; an invalid event gets an error at its position",
                 parameters=[EXPLAIN],
                 body=Body(wire.BatchRequest, {"both kinds": {"events": list(EVENTS.values())}}),
                 answers={200: Answer(verdict_wire.VerdictBatch, "The verdicts, in order")},

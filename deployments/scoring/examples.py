@@ -24,7 +24,7 @@ ATTACK: Final = [
     6126368.38, 1, 2, 1, 2, 12, 0, 0, 0, 0.65, 871.83, 2.48, 2222.38, 175, 0, 0, 0, 0, 0, 0, 0,
     1, 0, 870, 8192, 229, 1, 20, 240759.17, 0.0, 240759, 240759, 6631185.33, 0.0, 6631185,
     6631185,
-]  # fmt: skip  # a distributed denial of service, likewise
+]  # fmt: skip  # a distributed denial of service of CICIDS2017
 SHELL: Final[dict[str, Any]] = {
     "kind": "process",
     "id": "shell",

@@ -119,7 +119,7 @@ class _OfReplica(Collector):
 
 
 def metrics_routes(meter: TextMeter) -> list[ScopedRoute]:
-    """The route of the page."""
+    """Return the route of the page."""
 
     async def metrics(_: Request) -> Response:
         return Response(meter.text(), headers={"Content-Type": CONTENT_TYPE})
@@ -130,9 +130,15 @@ def metrics_routes(meter: TextMeter) -> list[ScopedRoute]:
             metrics,
             needs=Scope.READ,
             tag="state",
-            summary="Metrics of this replica, as Prometheus text",
-            about="The metrics of one ingress replica, which each line names. Canonical is Ray's "
-            "metrics exporter.",
-            answers={200: Answer({"type": "string"}, "Text of version 0.0.4", media="text/plain")},
+            summary="Get the metrics of this replica, as Prometheus text",
+            about="Every line names the replica. For the metrics of all replicas, scrape the "
+            "exporter of Ray.",
+            answers={
+                200: Answer(
+                    {"type": "string"},
+                    "The metrics, in version 0.0.4 of the text format",
+                    media="text/plain",
+                )
+            },
         )
     ]

@@ -1,6 +1,6 @@
 """The OpenAPI document of the scoring application, made from its routes.
 
-The schemas come from the types. Limits that only the validation checks are added here.
+The schemas come from the types. Limits that only the validation enforces are added here.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ __all__ = ["document"]
 # the largest number that is finite after it is rounded to float32
 LARGEST = math.nextafter((2.0 - 2.0**-24) * 2.0**127, 0.0)
 OPTIONAL_FEATURES = ("Fwd Header Length.1",)  # a repeated column
-ABOUT = """One threat score from several detectors, and the share of them that took part.
+ABOUT = """One threat score from several detectors, and the share of them that contributed.
 
-A body is JSON in UTF-8, at most {max_body_bytes:,} bytes, not compressed. `Content-Type` may be
-left out; any type but JSON is rejected with 415. Numbers must be finite. A repeated name and an
-unknown field are errors.
+A request body is uncompressed JSON in UTF-8, at most {max_body_bytes:,} bytes. `Content-Type` may
+be left out; any type other than JSON is rejected with 415. Numbers must be finite. A repeated name
+or an unknown field is an error.
 
-Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`. Decide by `code`.
-`field` names the invalid part of the request, and is left out if there is none. A method
-that a path does not have gets 405 with `Allow`, an unknown path 404. Ray Serve's proxy responds in
-plain text: 503 with `Retry-After` if its queue is full, 408 after 30 seconds."""
-FLOW_ABOUT = """78 CICFlowMeter features, in order or by name. An object may use the names of any
-dialect of the extractor, in any case. `null` is accepted for `Flow Bytes/s` and `Flow Packets/s`,
-because both are recomputed from the counts. Counts over a duration so short that such a rate
-exceeds float32 are rejected with 422."""
+Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`. Codes are stable;
+messages may change. `field` names the invalid part of the request and is left out if there is
+none. An unknown path gets 404; a method that a path does not support gets 405 with `Allow`. Ray
+Serve's proxy responds in plain text: 503 with `Retry-After` if its queue is full, 408 after 30
+seconds."""
+FLOW_ABOUT = """78 CICFlowMeter features: an array in order, or an object by name. An object may use
+the names of any dialect of the extractor, in upper or lower case. `null` is accepted for
+`Flow Bytes/s` and `Flow Packets/s`, because both are recomputed from the counts. A flow whose
+recomputed rate exceeds float32 is rejected with 422."""
 
 
 def document(routes: Sequence[ScopedRoute], max_events: int, max_body_bytes: int) -> Json:
@@ -40,15 +41,15 @@ def document(routes: Sequence[ScopedRoute], max_events: int, max_body_bytes: int
 
     Args:
         routes: all of its routes.
-        max_events: the most events in a batch.
-        max_body_bytes: of a request.
+        max_events: largest number of events in a batch.
+        max_body_bytes: largest body of a request.
     """
     about = ABOUT.format(max_body_bytes=max_body_bytes)
     return openapi_document("Axon", about, routes, _schemas(routes, max_events))
 
 
 def _schemas(routes: Sequence[ScopedRoute], max_events: int) -> Json:
-    """Make the schemas of all types, with the limits that only the validation checks."""
+    """Make the schemas of all types, with the limits that only the validation enforces."""
     schemas = schemas_of(routes, wire.FlowRequest, wire.ProcessRequest, verdict_wire.RowError)
     number = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
     size = len(FEATURE_NAMES)
@@ -68,8 +69,8 @@ def _schemas(routes: Sequence[ScopedRoute], max_events: int) -> Json:
         "required": [name for name in FEATURE_NAMES if name not in OPTIONAL_FEATURES],
         "additionalProperties": False,
     }
-    schemas["FlowToPredict"] = {  # an invalid one does not fail the batch
-        "description": 'A flow, `{"features": ...}`; anything else gets an error in its own place.',
+    schemas["FlowToPredict"] = {  # an invalid flow does not fail the batch
+        "description": 'A flow, `{"features": ...}`. Anything else gets an error at its position.',
         "anyOf": [
             {
                 "type": "object",
@@ -99,7 +100,7 @@ def _schemas(routes: Sequence[ScopedRoute], max_events: int) -> Json:
     schemas["BatchRequest"]["properties"]["events"] = _several(
         max_events,
         {
-            "description": "An event; anything else gets an error in its own place.",
+            "description": "An event. Anything else gets an error at its position.",
             "anyOf": [ref("Event"), {}],
         },
     )

@@ -79,12 +79,12 @@ class OperatorRoutes:
         self._started = time.monotonic()
 
     def routes(self) -> list[ScopedRoute]:
-        """The routes, for the application."""
+        """Return the routes for the application."""
         return [
             _state_route(
                 "/health",
                 self._health,
-                "Is the ensemble complete? 200 as long as the process can respond",
+                "Show whether the ensemble is complete; always 200 while the process can respond",
                 Health,
                 needs=None,
             ),
@@ -94,46 +94,51 @@ class OperatorRoutes:
                     self._ready,
                     needs=needs,
                     tag="state",
-                    summary=f"Can the service score? 503 before the release was first read{name}",
-                    answers={200: Answer(Ready, "Yes"), 503: Answer(Ready, "Not now")},
+                    summary=f"Show whether the service can score; 503 before that{name}",
+                    answers={200: Answer(Ready, "It can"), 503: Answer(Ready, "It cannot yet")},
                 )
                 for path, needs, name in (
                     ("/ready", None, "; a degraded ensemble is ready"),
-                    ("/v2/health/ready", Scope.READ, ", as the Open Inference Protocol names it"),
+                    ("/v2/health/ready", Scope.READ, " (route of the Open Inference Protocol)"),
                 )
             ),
             _state_route(
                 "/v2/health/live",
                 self._live,
-                "Does the process respond? As the Open Inference Protocol names it",
+                "Show that the process responds (route of the Open Inference Protocol)",
                 Live,
             ),
             _state_route(
                 "/v1/status",
                 self._status,
-                "Status, version, reason, since when and problem of each layer by kind of event; "
+                "Show the status, version and problem of each layer by kind of event, and the "
                 "switches, rollout, pointer and limits",
                 Status,
             ),
             _state_route(
-                "/v1/layers", self._list, "The layers, and whether each has a model", LayerList
+                "/v1/layers",
+                self._list,
+                "List the layers, and whether each has loaded a model",
+                LayerList,
             ),
             _switch_route(
                 "test",
                 self._test,
-                "Test whether a layer's models load; the serving models stay",
+                "Test whether the models of a layer load; the serving models stay in use",
                 LayerTest,
                 error="TEST_RUNNING",
             ),
             _switch_route(
                 "disable",
                 self._disable,
-                "Disable a layer, at once on this replica and within seconds on all; it stays "
-                "disabled after a restart",
+                "Disable a layer: at once on this replica, within seconds on all, and also after a "
+                "restart",
             ),
             _switch_route("enable", self._enable, "Enable a layer again"),
             _switch_route(
-                "reset", self._reset, "Clear a layer's failures: circuit breaker and backoff"
+                "reset",
+                self._reset,
+                "Clear the failures of a layer: close its circuit breaker and reset its backoff",
             ),
         ]
 
@@ -144,7 +149,7 @@ class OperatorRoutes:
         return as_json(Live(live=True))
 
     async def _ready(self, _: Request) -> Response:
-        """Respond whether the service can score; with every layer down it still can."""
+        """Respond whether the service can score; it can even if every layer is down."""
         is_ready = self._pipelines.is_ready
         return as_json(Ready(ready=is_ready), 200 if is_ready else 503)
 
@@ -184,7 +189,7 @@ class OperatorRoutes:
 
     async def _test(self, request: Request) -> Response:
         layer = self._named(request)
-        # a test loads a second copy of the models; two tests would need the memory of a third
+        # a test loads a second copy of the models; a second test would load a third
         if layer in self._testing:
             return error_response(
                 request,
@@ -318,16 +323,16 @@ def _switch_route(
         summary=summary,
         parameters=[
             path_parameter(
-                "layer", {"type": "string", "enum": list(LAYERS)}, "Its name", "behavior"
+                "layer", {"type": "string", "enum": list(LAYERS)}, "Name of the layer", "behavior"
             )
         ],
-        answers={200: Answer(schema, "The state now")},
+        answers={200: Answer(schema, "The result")},
         errors=["UNKNOWN_LAYER", error],
     )
 
 
 def _kind_test(check: LoadCheck) -> KindTest:
-    """The result of a load check, for the client; the error's own text is only in the log."""
+    """Convert the result of a load check for the client; only the log has the error's text."""
     return KindTest(
         ok=check.ok,
         version=check.version,

@@ -1,9 +1,9 @@
 """Predictions: the attack family of a flow, by the model that the caller names.
 
-This is the API of the CICIDS2017 service. The classifier is called as the other layers are, under
-its guard and the same deadline, for the release that serves the caller. No other layer can replace
-it, so if it does not respond, the response is an error that shows whether a retry helps. Requests
-that arrive together leave as one call, as events do.
+This is the API of the CICIDS2017 service. The classifier is called like the other layers: with its
+guard, the same deadline, and the release that serves the caller. No other layer can replace it. If
+it does not respond, the caller gets an error that shows whether a retry helps. Requests that arrive
+together are sent to the classifier as one call, as events are.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ __all__ = ["CLASSIFIER", "PredictRoutes", "Predictor"]
 
 CLASSIFIER = "classifier"
 ABOUT = (
-    "One model decides, and nothing is fused; for a verdict of the ensemble use `/v1/score`. 409 "
-    "means that the model is known but not loaded, and gives the reason. 503 means that the "
-    "classifier does not respond now, and gives the time after which to retry."
+    "One model makes the prediction; `/v1/score` gives the verdict of the whole ensemble. 409: the "
+    "model is known but not loaded; the message gives the reason. 503: the classifier does not "
+    "respond now; `Retry-After` says when to retry."
 )
 HEADERS = {
     "X-Request-ID": {
-        "description": "The id from the request, or a new one",
+        "description": "The id that the request sent, or a new one",
         "schema": {"type": "string"},
     }
 }
@@ -78,7 +78,7 @@ CLASSIFIER_ERRORS = (
     "LAYER_DISABLED",
     "LAYER_WARMING_UP",
 )
-"""Codes of the errors of a request that the classifier did not answer."""
+"""Error codes of a request to which the classifier gave no prediction."""
 Outcome = Prediction | EnsembleError
 Waiting = tuple[Features, float]  # a flow, and when it arrived (monotonic seconds)
 
@@ -87,10 +87,10 @@ class Predictor:
     """The client of the classifier's own API, in batches.
 
     Args:
-        handle: of the classifier's deployment; None if the service runs without that layer.
-        settings: the sizes of batches.
-        meter: where predictions are counted.
-        now: seconds since 1970.
+        handle: handle of the classifier's deployment; None if the service runs without it.
+        settings: sizes of batches.
+        meter: counts the predictions.
+        now: clock, seconds since 1970.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class Predictor:
     async def predict(
         self, pipeline: TenantPipeline, flow: Features, model: str, *, since: float
     ) -> Prediction:
-        """Predict the attack family of one flow, batched with those that wait.
+        """Predict the attack family of one flow, in a batch with other waiting flows.
 
         Args:
-            pipeline: of the caller's tenant.
-            flow: as it was parsed.
+            pipeline: pipeline of the caller's tenant.
+            flow: parsed features.
             model: name of the model.
             since: when the flow arrived (monotonic seconds).
 
@@ -134,7 +134,7 @@ class Predictor:
     async def predict_all(
         self, pipeline: TenantPipeline, flows: Sequence[Features], model: str, *, since: float
     ) -> list[Outcome]:
-        """Predict several flows, in order; an invalid one gets its error in its own place.
+        """Predict several flows, in order; an invalid flow gets an error at its position.
 
         Raises:
             EventError: the model is unknown.
@@ -146,7 +146,7 @@ class Predictor:
         )
         outcomes: list[Any] = [rejected.get(place) for place in range(len(flows))]
         if places:
-            pipeline.in_flight += 1  # rescoring waits meanwhile
+            pipeline.in_flight += 1  # rescoring waits for requests in flight
             try:
                 predicted = await self._predict(pipeline, batch, model, since)
             finally:
@@ -193,7 +193,7 @@ class PredictRoutes:
 
     Args:
         predictor: calls the classifier.
-        pipelines: by tenant.
+        pipelines: pipelines by tenant.
         authenticator: counts each flow of a batch against the rate limit of its caller.
         settings: limits.
     """
@@ -209,7 +209,7 @@ class PredictRoutes:
         self._authenticator, self._settings = authenticator, settings
 
     def routes(self) -> list[ScopedRoute]:
-        """The routes, for the application."""
+        """Return the routes for the application."""
         return [
             ScopedRoute(
                 "/predict",
@@ -231,7 +231,7 @@ class PredictRoutes:
                 needs=Scope.SCORE,
                 methods=["POST"],
                 tag="predictions",
-                summary="Predict a batch; an invalid flow gets an error in its own place",
+                summary="Predict a batch; an invalid flow gets an error at its position",
                 about=ABOUT,
                 body=Body(
                     PredictBatchRequest,
@@ -285,7 +285,7 @@ def _check_known(model: str) -> None:
 def _predictions(
     classified: Classification, model: str, *, elapsed_s: float, at: float
 ) -> list[Outcome]:
-    """Write a prediction for each row: its most likely label, the first of equally likely ones."""
+    """Make a prediction for each row: its most likely label, the first of equally likely ones."""
     best = classified.probabilities.argmax(axis=1).tolist()
     elapsed_ms, timestamp = round(elapsed_s * 1000.0, 3), verdict_wire.timestamp(at)
     return [

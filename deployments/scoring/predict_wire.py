@@ -1,6 +1,6 @@
 """The wire format of predictions: flows and the name of a model in, a label out.
 
-A flow is the same 78 features as everywhere, parsed and admitted as strictly. A name that occurs
+A flow has the same 78 features as in `/v1/score` and is validated as strictly. A name that occurs
 twice in one object is rejected, because two readers of the body could use different values.
 """
 
@@ -27,25 +27,25 @@ __all__ = [
     "parse_flows",
 ]
 
-DEFAULT_MODEL = "random_forest"  # the model that the ensemble's verdict uses too
+DEFAULT_MODEL = "random_forest"  # the model that the verdict of the ensemble uses
 Features = list[float | None] | dict[str, float | None]
 
 
 class PredictRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """A network flow, and the name of a model, `random_forest` by default."""
+    """A network flow, and the name of the model; default `random_forest`."""
 
     features: list[float | None] | dict[str, float | None]
     model_name: wire.Name | UnsetType = UNSET
 
 
 class FlowToPredict(Struct, forbid_unknown_fields=True, frozen=True):
-    """A network flow of a batch."""
+    """One network flow of a batch."""
 
     features: list[float | None] | dict[str, float | None]
 
 
 class PredictBatchRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """Several flows, and the name of one model for all of them, `random_forest` by default."""
+    """Network flows, and the name of one model for all of them; default `random_forest`."""
 
     flows: list[FlowToPredict]
     model_name: wire.Name | UnsetType = UNSET
@@ -69,7 +69,7 @@ class Prediction(Struct):
 
 
 class PredictionBatch(Struct):
-    """The predictions in the order of the flows."""
+    """The predictions, in the order of the flows."""
 
     # Prediction or ErrorAnswer: msgspec has no untagged unions of structs; OpenAPI names both
     predictions: list[Any]
@@ -97,7 +97,7 @@ def parse_flow(body: bytes) -> tuple[Features, str]:
 
 
 def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError], str]:
-    """Parse the flows of a batch, in order, and the requested model; an invalid flow is its error.
+    """Parse the flows of a batch and the requested model; an invalid flow becomes its error.
 
     Raises:
         MalformedJson: not JSON, or a name of the batch itself is given twice.
@@ -136,10 +136,10 @@ def _model_of(model_name: str | UnsetType) -> str:
 
 
 def _pairs_around(model_name: str | UnsetType) -> int:
-    """Count the names of the batch itself: `flows`, and `model_name` if it is given."""
+    """Count the names in the batch object: `flows`, and `model_name` if it is given."""
     return 1 + (model_name is not UNSET)
 
 
 def _pairs_of(features: Features) -> int:
-    """Count the names of a flow: `features`, and each feature that is given by name."""
+    """Count the names in a flow: `features`, and each feature that is given by name."""
     return 1 + (len(features) if isinstance(features, dict) else 0)

@@ -39,7 +39,7 @@ class LayerScore(Struct):
 
 
 class Explanation(Struct):
-    """Why a layer gave its score: a feature and its contribution, or a fact, e.g. the family."""
+    """Explanation of a layer's score: a feature and its contribution, or a fact (the family)."""
 
     layer: str
     feature: str
@@ -50,12 +50,14 @@ class Verdict(Struct, omit_defaults=True):
     """The fused verdict on one event.
 
     Attributes:
-        release: name of the release that made it, `<tenant>/<serial>`; empty if none could be
+        release: name of the release that was used, `<tenant>/<serial>`; empty if none could be
             loaded.
-        release_sha256: SHA-256 of that release's file, which names every model by digest; empty
-            for none.
-        input_sha256: SHA-256 of what the models read of the event; id and dialect do not matter.
-        scored_at: when its batch was scored, ISO 8601 in UTC; `axon replay` sets its clock to it.
+        release_sha256: SHA-256 of the release file, which holds the digest of every model; empty
+            if there is no release.
+        input_sha256: SHA-256 of the part of the event that the models read; id and dialect do not
+            change it.
+        scored_at: time at which the batch was scored, ISO 8601 in UTC; `axon replay` uses it as
+            the present time.
     """
 
     id: str
@@ -78,14 +80,14 @@ class Verdict(Struct, omit_defaults=True):
 
 
 class RowError(Struct):
-    """An error in the place of one event of a batch."""
+    """The error of one event of a batch, at its position."""
 
     id: str
     error: ErrorBody
 
 
 class VerdictBatch(Struct):
-    """The verdicts in the order of the events."""
+    """The verdicts, in the order of the events."""
 
     # Verdict or RowError: msgspec has no untagged unions of structs; OpenAPI names both
     results: list[Any]

@@ -25,7 +25,7 @@ Name = Annotated[str, Meta(max_length=256)]
 
 
 class FlowRequest(Struct, tag_field="kind", tag="flow", forbid_unknown_fields=True, frozen=True):
-    """A network flow: 78 CICFlowMeter features in order, or an object by name in any dialect."""
+    """A network flow: 78 CICFlowMeter features, in order or by name in any dialect."""
 
     features: list[float | None] | dict[str, float | None]
     id: Name = ""
@@ -57,7 +57,7 @@ class _RawBatch(Struct, forbid_unknown_fields=True):
 
 
 class BatchRequest(Struct, forbid_unknown_fields=True):
-    """Events, kinds mixed; `maxItems` is the limit of this service."""
+    """Events; kinds may be mixed. `maxItems` is the limit of this service."""
 
     events: list[EventRequest]
 

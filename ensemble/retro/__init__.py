@@ -1,4 +1,4 @@
-"""Rescoring after an outage: the spool of degraded events, and the findings made of them."""
+"""Rescoring after an outage: the spool of degraded events, and the findings among them."""
 
 from ensemble.retro.findings import FINDINGS, Finding, Findings, read_findings
 from ensemble.retro.policy import FULL_COVERAGE, is_escalation, millionths

@@ -1,11 +1,12 @@
 """Findings of rescoring: one line of JSON each, synced to disk before the event leaves the spool.
 
-    <root>/findings.jsonl     grows to half of the limit
-    <root>/findings.1.jsonl   the file before it
+    <root>/findings.jsonl     the current file; rotated at half of the size limit
+    <root>/findings.1.jsonl   the previous file
 
-A finding is written at least once: a crash between a finding and the removal of its event may
-repeat it with the same digest and the same time. Two findings that agree in both are of the same
-event. Several processes append to one file; a lock on the folder orders them.
+A finding is written at least once. If the process crashes after writing a finding and before
+removing its event, the finding is written again. Two findings with the same digest and the same
+time are therefore of the same event. Several processes append to one file under a lock on the
+folder.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ _NEWLINE = b"\n"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that turned out hostile when it was rescored by more of the ensemble.
+    """An event that turned out hostile when more layers rescored it.
 
     Attributes:
-        id: as the caller named the event.
-        tenant: that sent the event.
-        kind: of the event.
-        host: of the event.
+        id: id of the event, as the caller gave it.
+        tenant: tenant that sent the event.
+        kind: kind of the event.
+        host: host of the event.
         digest: SHA-256 of the event's canonical wire form, in hexadecimal.
-        at: when the event came, ISO 8601 in UTC.
-        found_at: when it was rescored, likewise.
-        was: the first verdict on the event.
-        verdict: the new verdict in full, in its wire form.
+        at: time of arrival, ISO 8601 in UTC.
+        found_at: time of rescoring, ISO 8601 in UTC.
+        was: the first verdict.
+        verdict: the complete new verdict, in its wire form.
     """
 
     retro: Literal[True] = True
@@ -63,17 +64,17 @@ class Findings:
 
     Args:
         root: folder of the spool and of the findings.
-        limit_bytes: of both files together.
+        limit_bytes: size limit of both files together.
     """
 
     def __init__(self, root: Path, *, limit_bytes: int) -> None:
         self._root, self._limit_bytes = root, limit_bytes
 
     def append(self, found: Sequence[Finding]) -> None:
-        """Write findings; they are on the disk when this returns.
+        """Write findings and sync them to disk.
 
         Raises:
-            OSError: the disk is full or failing; none of them was written.
+            OSError: the disk is full or failing; no finding was written.
         """
         data = b"".join(_encode(one) + _NEWLINE for one in found)
         folder = open_folder(self._root)
@@ -83,7 +84,7 @@ class Findings:
                 if size and size + len(data) > self._limit_bytes // 2:
                     os.replace(FINDINGS, _BEFORE, src_dir_fd=folder, dst_dir_fd=folder)
                     size = 0
-                # a writer that died may have left half a line
+                # a process that died while writing may have left half a line
                 gap = b"" if _ends_in_newline(FINDINGS, size, folder) else _NEWLINE
                 append_atomic(FINDINGS, gap + data, folder, at=size, sync=True)
                 os.fsync(folder)

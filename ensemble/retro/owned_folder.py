@@ -1,8 +1,8 @@
-"""A folder owned by one process below a shared one, and the adoption of folders of dead processes.
+"""A folder of one process in a shared folder, and the adoption of folders of dead processes.
 
-An owner holds a lock on its folder for as long as it lives. A process that finds a folder unlocked
-locks it, moves the segments into its own folder, one rename each, and removes the empty folder. If
-it dies meanwhile, every segment is in one folder or the other.
+A process holds a lock on its folder until it ends. Another process that finds the folder unlocked
+locks it, moves its segments one by one into its own folder, and removes the empty folder. If that
+process dies meanwhile, every segment is in one folder or the other.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _OWNER = re.compile(r"[0-9a-f]{32}")
 
 
 class OwnedFolder:
-    """A locked folder, made when it is first needed.
+    """A locked folder of this process, made when it is first needed.
 
     Args:
-        root: folder of all owners.
+        root: folder with the folders of all owners.
     """
 
     def __init__(self, root: Path) -> None:
@@ -36,7 +36,7 @@ class OwnedFolder:
 
     @property
     def fd(self) -> int:
-        """Descriptor of this owner's folder.
+        """Descriptor of the folder.
 
         Raises:
             OSError: the folder cannot be made.
@@ -62,7 +62,7 @@ class OwnedFolder:
             for name in sorted(os.listdir(root)):  # noqa: PTH208  # pathlib lists no descriptor
                 if name == self._name or not _OWNER.fullmatch(name):
                     continue
-                with suppress(OSError):  # the owner lives, or it is not a folder
+                with suppress(OSError):  # the owner is alive, or it is not a folder
                     adopted += _adopt_segments(name, root, own)
         return adopted
 
@@ -71,7 +71,7 @@ class OwnedFolder:
         if self._fds is None:
             return
         root, own = self._fds
-        with suppress(OSError):  # segments that are left are for the next owner
+        with suppress(OSError):  # not empty: another process will adopt its segments
             os.rmdir(self._name, dir_fd=root)
         os.close(own)
         os.close(root)
@@ -97,7 +97,7 @@ def _adopt_segments(name: str, root: int, own: int) -> list[Segment]:
     """Move the segments of the owner `name` into the folder `own`.
 
     Raises:
-        OSError: that owner lives.
+        OSError: that owner is alive.
     """
     moved: list[Segment] = []
     theirs = open_subfolder(name, root)

@@ -1,11 +1,11 @@
-"""Rules of rescoring: which events deserve it, and when the new verdict is a finding.
+"""Rules of rescoring: which events are rescored, and when the new verdict is a finding.
 
-Degraded means that evidence was missing: coverage under 1. A silent host posture does not count. It
-is no evidence about the event, shifts the score by a bounded amount only, and cannot turn clear
-hostile evidence benign, so nothing hostile is missed for lack of it.
+An event is degraded if evidence was missing, that is, if its coverage is under 1. A missing host
+posture does not count: it is not evidence about the event. It shifts the score by a bounded amount
+and cannot make clear hostile evidence benign, so no hostile event is missed without it.
 
-A coverage is compared in millionths: it is a sum of fitted shares, and the same layers must always
-give the same number.
+Coverages are compared in millionths. A coverage is a sum of fitted shares, and the same layers must
+always give the same number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ensemble.verdicts import VerdictLabel
 
 __all__ = ["FULL_COVERAGE", "is_escalation", "millionths"]
 
-FULL_COVERAGE = 1_000_000  # coverage of an event that every layer of evidence scored
+FULL_COVERAGE = 1_000_000  # every layer of evidence scored the event
 _RANK = {
     VerdictLabel.BENIGN: 0,
     VerdictLabel.INDETERMINATE: 1,
@@ -30,10 +30,10 @@ def millionths(coverage: float) -> int:
 
 
 def is_escalation(was: VerdictLabel, now: VerdictLabel) -> bool:
-    """Whether a new verdict raises an alarm that the first verdict did not.
+    """Return whether the new verdict raises an alarm that the first verdict did not.
 
-    `indeterminate` is not an alarm. An event that was indeterminate and is suspicious now is a
-    finding, and so is a suspicious one that is malicious now. A benign one that is indeterminate
-    now is not.
+    `indeterminate` is not an alarm. An event that was `indeterminate` and is now `suspicious` is a
+    finding, and so is a `suspicious` one that is now `malicious`. A `benign` one that is now
+    `indeterminate` is not a finding.
     """
     return now in _ALARMS and _RANK[now] > _RANK[was]

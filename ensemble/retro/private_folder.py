@@ -1,4 +1,4 @@
-"""A folder that only its user can read, for customers' events; symbolic links are never followed.
+"""A folder for customers' events that only its user can read; symbolic links are never followed.
 
 All access goes through the folder's descriptor. Sources: openat(2), flock(2).
 """
@@ -23,7 +23,7 @@ _FOR_OWNER = 0o700
 
 
 def open_folder(place: Path) -> int:
-    """Open `place`, made if it is missing and closed to other users, and return its descriptor.
+    """Open the folder `place`, made if it is missing and private to this user; return a descriptor.
 
     Raises:
         OSError: it is a link, belongs to another user, or the disk is failing.
@@ -63,7 +63,7 @@ def open_to_read(name: str, folder: int) -> BinaryIO:
 
 @contextmanager
 def alone(folder: int) -> Iterator[None]:
-    """Lock `folder` against other processes; the lock of a process that dies is released."""
+    """Lock `folder` against other processes; the system releases the lock of a dead process."""
     fcntl.flock(folder, fcntl.LOCK_EX)
     try:
         yield
@@ -72,17 +72,17 @@ def alone(folder: int) -> Iterator[None]:
 
 
 def append_atomic(name: str, data: bytes, folder: int, *, at: int, sync: bool) -> None:
-    """Append `data` to a file of `at` bytes: all of it or nothing.
+    """Append all of `data` to a file of `at` bytes, or nothing.
 
     Args:
-        name: of the file in `folder`; made if it is missing.
-        data: what is written.
-        folder: descriptor.
-        at: bytes of the file that are complete; the rest of an earlier failed write is cut off.
-        sync: also wait until it is on the disk.
+        name: file in `folder`; made if it is missing.
+        data: bytes to append.
+        folder: descriptor of the folder.
+        at: size of the complete part, bytes; the rest of an earlier failed write is cut off.
+        sync: also wait until the data is on the disk.
 
     Raises:
-        OSError: the disk is full or failing; the file is as before, as far as the disk allows.
+        OSError: the disk is full or failing; the file is restored as far as the disk allows.
     """
     fd = os.open(name, _APPEND, 0o600, dir_fd=folder)
     try:

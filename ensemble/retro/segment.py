@@ -1,7 +1,8 @@
-"""A segment: one file of spooled events that are to be rescored at the same time.
+"""A segment: one file of spooled events that are rescored at the same time.
 
-All events of a segment are of one kind, had one coverage and came within one span of time. Its name
-has these three, which is enough to decide whether it is due and whether it is too old:
+All events of a segment have the same kind and coverage and arrived within one span of time. These
+three are in the file name, so that the spool can tell from it whether the segment is due or too
+old:
 
     <kind>-<coverage in millionths>-<since, seconds since 1970>-<random>.jsonl
 """
@@ -30,7 +31,7 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
 class FirstVerdict(msgspec.Struct, frozen=True):
-    """The verdict on an event when it came."""
+    """The verdict on an event at its arrival."""
 
     score: Share
     verdict: VerdictLabel
@@ -41,13 +42,14 @@ class SpooledEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One waiting event: a line of a segment.
 
     Attributes:
-        format: of this line.
-        at: when the event came, seconds since 1970.
-        tenant: that sent the event. "" in lines of a version with a single tenant: the generic one.
+        format: version of the format of this line.
+        at: time of arrival, seconds since 1970.
+        tenant: tenant that sent the event. Lines of a version with a single tenant have "", which
+            means the generic tenant.
         digest: SHA-256 of the event's canonical wire form, in hexadecimal.
-        kind: of the event.
-        was: the first verdict on the event.
-        event: the canonical wire form.
+        kind: kind of the event.
+        was: the first verdict.
+        event: the event in its canonical wire form.
     """
 
     format: Literal[1] = 1
@@ -61,18 +63,18 @@ class SpooledEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """The state of one file.
+    """One segment and how far it has been rescored.
 
     Attributes:
-        name: of the file.
-        kind: of every event in it.
-        coverage: that every event in it had, in millionths.
-        since: no event in it is older; seconds since 1970.
-        size_bytes: written.
-        events: written.
-        read_bytes: at the beginning, of events that were rescored.
-        done: events that were rescored.
-        is_skipped: could not be read; it stays until it is too old.
+        name: name of the file.
+        kind: kind of its events.
+        coverage: coverage of its events at arrival, in millionths.
+        since: start of its span of time, seconds since 1970; no event is older.
+        size_bytes: bytes written.
+        events: number of events written.
+        read_bytes: length of the part that was rescored, from the beginning.
+        done: number of events that were rescored.
+        is_skipped: True if the file could not be read; it stays until it is too old.
     """
 
     name: str
@@ -95,7 +97,7 @@ class Segment:
         """Describe the segment in the file `name`; None if the name is not a segment's.
 
         Raises:
-            OSError: it cannot be read, or is not a regular file.
+            OSError: the file cannot be read, or is not a regular file.
         """
         parts = _NAME.fullmatch(name)
         if parts is None:
@@ -105,16 +107,16 @@ class Segment:
         with open_to_read(name, folder) as file:
             while block := file.read(_BLOCK_BYTES):
                 size, lines, last = size + len(block), lines + block.count(b"\n"), block[-1:]
-        lines += last != b"\n"  # an unfinished last line; reading it will count as unreadable
+        lines += last != b"\n"  # an unfinished last line; `read` counts it as unreadable
         return cls(name, parts[1], int(parts[2]), int(parts[3]), size, lines)
 
     @property
     def waiting(self) -> int:
-        """Number of events that were not rescored yet."""
+        """Number of events that are not rescored yet."""
         return self.events - self.done
 
     def read(self, folder: int, most: int) -> Reading:
-        """Read up to `most` of the next events; count lines that are torn or of another format.
+        """Read at most `most` of the next events; count torn lines and lines of another format.
 
         Raises:
             OSError: the file cannot be read.
@@ -129,20 +131,20 @@ class Segment:
                     events.append(_decode(line))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     unreadable += 1
-        if not size:  # the file was cut by another process: there is no more
+        if not size:  # another process truncated the file: no more can be read
             return Reading(self, (), self.waiting, self.size_bytes)
         return Reading(self, events, unreadable, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Some events of a segment, from the end of the last reading on.
+    """The next events of a segment, after the part that was rescored.
 
     Attributes:
-        segment: that they were read from.
-        events: those that could be read.
-        unreadable: number of those that could not.
-        size_bytes: of all of them.
+        segment: segment that was read.
+        events: the readable events.
+        unreadable: number of unreadable lines.
+        size_bytes: length of all lines that were read.
     """
 
     segment: Segment

@@ -2,10 +2,10 @@
 
     <root>/<owner>/<segment>
 
-An owner is a process, and every owner has a spool of its own; a living owner adopts the segments of
-dead ones. Nothing here raises for a failing disk: what could not be written is lost, counted, and
-reported in `last_error`. Segments are not fsynced: the death of the process loses nothing that was
-written, a power failure may. Not safe for two threads at once.
+Every owner, which is one process, has its own spool. A running owner adopts the segments of owners
+that died. A failing disk raises no error here: events that cannot be written are lost and counted,
+and `last_error` names the error. Segments are not fsynced: written events survive the death of the
+process, but may be lost in a power failure. Not safe for use by two threads at once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ensemble.retro.segment import Reading, Segment, SpooledEvent, line_of
 __all__ = ["DROP_REASONS", "Spool", "SpoolCounts"]
 
 DROP_REASONS = ("size", "age", "unreadable", "disk")
-# in the age limit: a quarter of an hour of a day. An event may be dropped so much before the limit,
-# never after it
+# Spans of time in the age limit; for a day, one is a quarter of an hour. An event may be dropped up
+# to one span before the age limit, never after it.
 SPANS = 96
-_SEGMENTS = 16  # in the size limit at least: making room drops at most this part of it
+_SEGMENTS = 16  # at least so many fit in the size limit; making room drops one of them at a time
 _LARGEST_SEGMENT_BYTES = 4 << 20
 
 
@@ -38,17 +38,17 @@ _LARGEST_SEGMENT_BYTES = 4 << 20
 class SpoolCounts:
     """Counts of the events by outcome.
 
-    `spooled + adopted` equals the events that wait, that were settled, and that were dropped after
-    they were written. An event that was never written is in `dropped` alone.
+    `spooled + adopted` is the sum of the events that wait, that were settled, and that were dropped
+    after they were written. An event that was never written counts in `dropped` alone.
 
     Attributes:
-        spooled: written by this owner.
-        adopted: moved here from dead owners.
-        settled: rescored.
-        dropped: lost, by reason: `size`, `age`, `unreadable`, `disk`.
-        waiting_events: on the disk.
-        waiting_bytes: on the disk.
-        since: no waiting event is older, seconds since 1970; None if none waits.
+        spooled: events written by this owner.
+        adopted: events taken over from dead owners.
+        settled: events that were rescored.
+        dropped: lost events by reason: `size`, `age`, `unreadable`, `disk`.
+        waiting_events: events that wait on the disk.
+        waiting_bytes: their size on the disk.
+        since: lower bound of their times, seconds since 1970; None if no event waits.
     """
 
     spooled: int = 0
@@ -64,13 +64,13 @@ class Spool:
     """The spooled events of one owner.
 
     Args:
-        root: folder of all owners; made when there is something to write.
-        limit_bytes: on disk, of this owner.
-        max_age_s: an older event is dropped.
-        now: seconds since 1970.
+        root: folder of all owners; made at the first write.
+        limit_bytes: size limit of this owner on disk.
+        max_age_s: age limit; older events are dropped.
+        now: clock, seconds since 1970.
 
     Attributes:
-        last_error: name of the last error of the disk, e.g. `ENOSPC`; "" since the last success.
+        last_error: name of the last disk error, e.g. `ENOSPC`; "" after a success.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Spool:
         self._span_s = max(1, int(max_age_s / SPANS))
         self._own = OwnedFolder(root)
         self._segments: list[Segment] = []  # oldest first
-        # (kind, coverage, since) -> the one that grows
+        # (kind, coverage, since) -> the segment that new events are appended to
         self._open: dict[tuple[str, int, int], Segment] = {}
         self._dropped: Counter[str] = Counter()
         self._spooled = self._adopted = self._settled = 0
@@ -89,7 +89,7 @@ class Spool:
 
     @property
     def kinds(self) -> set[str]:
-        """Kinds of the events that wait."""
+        """Kinds of the events that are waiting."""
         return {segment.kind for segment in self._segments if not segment.is_skipped}
 
     @property
@@ -106,7 +106,7 @@ class Spool:
         )
 
     def append(self, events: Iterable[SpooledEvent]) -> None:
-        """Write events; the oldest segments are dropped to make room.
+        """Write events; drop the oldest segments if there is no room.
 
         Events that cannot be written are dropped and counted.
         """
@@ -129,20 +129,22 @@ class Spool:
         """Adopt the segments of dead owners, and drop events that are too old."""
         self._try(self._adopt)
         for segment in self._segments:
-            segment.is_skipped = False  # a disk may have failed for a moment: try again
+            segment.is_skipped = False  # the disk may work again: retry
         for segment in list(self._segments):
-            # by distance: an event of a clock that ran ahead expires too
+            # abs: an event from the future, of a clock that ran ahead, must expire too
             is_old = abs(self._now() - segment.since) > self._max_age_s
-            if is_old and segment in self._segments:  # a failure before may have dropped them all
+            if (
+                is_old and segment in self._segments
+            ):  # an earlier disk error may have cleared the list
                 self._try(self._drop, segment, "age")
         self._try(self._make_room, 0)
 
     def next_of(self, coverage: Mapping[str, float], most: int) -> Reading | None:
-        """Read the oldest events that more of the ensemble could score now.
+        """Read the oldest events that would get a higher coverage now; None if there are none.
 
         Args:
-            coverage: kind -> coverage that an event of it would have now; others are not read.
-            most: number of events.
+            coverage: kind -> coverage of an event of that kind now; other kinds are not read.
+            most: largest number of events to read.
         """
         now = {kind: millionths(share) for kind, share in coverage.items()}
         for segment in self._segments:
@@ -162,18 +164,18 @@ class Spool:
 
         Args:
             reading: the events.
-            again: those of them that wait on, with their new verdicts.
-            unreadable: number of the reading's events that this version cannot parse.
+            again: events of the reading that go on waiting, with their new verdicts.
+            unreadable: number of events of the reading that this version cannot parse.
 
         Returns:
-            Whether it was done; if the disk failed, they wait as before.
+            False if the disk failed; the events then wait as before.
         """
         segment = reading.segment
-        if segment not in self._segments:  # dropped meanwhile, and its events were counted then
+        if segment not in self._segments:  # it was dropped meanwhile, and its events were counted
             return True
         try:
             for key, lines in self._grouped(again):
-                # before they are removed: a crash repeats an event, it does not lose one
+                # before the removal: a crash may repeat an event, but never loses one
                 self._write(key, lines)
             segment.read_bytes += reading.size_bytes
             segment.done += len(reading.events) + reading.unreadable
@@ -189,14 +191,14 @@ class Spool:
         return True
 
     def close(self) -> None:
-        """Release the folder; the events that wait are for the next owner."""
+        """Release the folder; another owner will adopt the waiting events."""
         self._own.close()
         self._segments, self._open = [], {}
 
     def _grouped(
         self, events: Iterable[SpooledEvent]
     ) -> Iterable[tuple[tuple[str, int, int], list[bytes]]]:
-        """Group lines by segment, in parts that fit into one, unless a single line does not."""
+        """Group lines by segment, in parts that fit into one; a too long line is its own part."""
         groups: dict[tuple[str, int, int], list[bytes]] = {}
         sizes: Counter[tuple[str, int, int]] = Counter()
         for event in events:
@@ -226,7 +228,7 @@ class Spool:
         append_atomic(segment.name, data, self._own.fd, at=segment.size_bytes, sync=False)
         segment.size_bytes += len(data)
         segment.events += len(lines)
-        if is_new:  # only a segment that could be written grows and is read
+        if is_new:  # added only after the first write succeeded
             self._open[key] = segment
             self._insert(segment)
 

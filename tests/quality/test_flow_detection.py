@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ensemble.training.data.flow_table import FlowTable, read_flow_table
-from ensemble.training.evaluation.evaluate import FUSED, Judged, judge
+from ensemble.training.evaluation.evaluate import FUSED, Evaluation, evaluate_layers
 from ensemble.training.recipes import behavior, flow_ensemble
 from ensemble.training.recipes.flow_ensemble import fit_flows
 
@@ -30,7 +30,7 @@ def real(data_root: Path) -> FlowTable:
 
 
 @pytest.fixture(scope="module")
-def judged(real: FlowTable) -> Judged:
+def evaluation(real: FlowTable) -> Evaluation:
     """Scores of layers fitted on the first 70 % of each (day, label), without the unseen families.
 
     The scores are of the other flows and of the unseen families.
@@ -39,7 +39,7 @@ def judged(real: FlowTable) -> Judged:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flow_ensemble, "fit_behavior", partial(behavior.fit_behavior, steps=STEPS))
         layers = fit_flows(_thinned(real.select(early), SEEN), seed=1)
-    return judge(layers, _thinned(real.select(late), (*SEEN, *UNSEEN)))
+    return evaluate_layers(layers, _thinned(real.select(late), (*SEEN, *UNSEEN)))
 
 
 def _thinned(table: FlowTable, families: tuple[str, ...]) -> FlowTable:
@@ -52,8 +52,8 @@ def _thinned(table: FlowTable, families: tuple[str, ...]) -> FlowTable:
     return table.select(np.sort(np.concatenate(selected)))
 
 
-def _auroc(judged: Judged, family: str) -> float:
-    figures = judged.by_family()[family]
+def _auroc(evaluation: Evaluation, family: str) -> float:
+    figures = evaluation.by_family()[family]
     print(
         f"\n{family}: "
         + ", ".join(
@@ -64,13 +64,13 @@ def _auroc(judged: Judged, family: str) -> float:
     return figures[FUSED].auroc
 
 
-def test_later_flows_of_known_families_are_detected(judged: Judged) -> None:
+def test_later_flows_of_known_families_are_detected(evaluation: Evaluation) -> None:
     """Needs ../shared/data. The split is by time; a random split would give too high figures."""
-    known = ~np.isin(judged.families, UNSEEN)
-    later = Judged(
-        {name: column[known] for name, column in judged.scores.items()},
-        judged.families[known],
-        judged.is_hostile[known],
+    known = ~np.isin(evaluation.families, UNSEEN)
+    later = Evaluation(
+        {name: column[known] for name, column in evaluation.scores.items()},
+        evaluation.families[known],
+        evaluation.is_hostile[known],
     )
 
     fused = later.overall()[FUSED]
@@ -80,6 +80,8 @@ def test_later_flows_of_known_families_are_detected(judged: Judged) -> None:
 
 
 @pytest.mark.parametrize("family", UNSEEN)
-def test_a_family_that_was_not_in_the_training_is_detected_too(judged: Judged, family: str) -> None:
+def test_a_family_that_was_not_in_the_training_is_detected_too(
+    evaluation: Evaluation, family: str
+) -> None:
     """Needs ../shared/data. The layers, the calibration and the fusion were fitted without it."""
-    assert _auroc(judged, family) >= 0.95
+    assert _auroc(evaluation, family) >= 0.95

@@ -24,7 +24,7 @@ def roc_picture(
 ) -> bytes:
     """Draw the ROC of every score on a logarithmic axis of false positives.
 
-    The low rates are those at which an analyst works.
+    Analysts work at the low false-positive rates, which a linear axis would hide.
     """
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -56,15 +56,15 @@ def reliability_picture(
     is_hostile: NDArray[np.bool_],
     weights: NDArray[np.float64],
 ) -> bytes:
-    """Draw the share of hostile events among those of about the same score, at the reference prior.
+    """Draw the share of hostile events among events of similar score, at the reference prior.
 
     Larger dots represent more events.
 
     Args:
-        title: of the picture.
+        title: title of the picture.
         score: float64 (n,) in (0, 1).
         is_hostile: bool (n,).
-        weights: float64 (n,), under which 1 % of the events is hostile.
+        weights: float64 (n,); with them 1 % of the events is hostile.
     """
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -141,6 +141,6 @@ def score_picture(
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # Without metadata the same picture gives the same bytes.
+    # without metadata the same picture always has the same bytes
     figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
     return buffer.getvalue()

@@ -1,8 +1,8 @@
 """Evaluation of the recipe: on later flows of the same days, and on unseen attack families.
 
-Leaving a family out is *nested*: the family is left out of the layers, the calibration, the fusion
-and every choice among them. For ten families that takes fits without each one and without each
-pair; a fit without {A, B} serves A and B alike.
+Leaving a family out is *nested*: the layers, the calibration, the fusion and every choice among
+them are made without it. This takes a fit without each family and a fit without each pair of
+families. The fit without {A, B} is used for A and for B.
 """
 
 from __future__ import annotations
@@ -30,30 +30,38 @@ from ensemble.training.recipes.flow_ensemble import (
     stretches,
 )
 
-__all__ = ["FUSED", "FamilyOut", "Judged", "judge", "leave_families_out", "named_by"]
+__all__ = [
+    "FUSED",
+    "Evaluation",
+    "FamilyOut",
+    "evaluate_layers",
+    "labelling_by_model",
+    "leave_families_out",
+]
 
 FUSED = "fused"
-JUDGED_SHARE = 0.3  # the last 30 % of each day's benign flows are for evaluation alone
+TEST_SHARE = 0.3  # the last 30 % of each day's benign flows are for evaluation alone
 BOOTSTRAP_ROUNDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Evaluation:
     """Scores of some flows by every layer and by the fusion, in [0, 1].
 
     Attributes:
         scores: `anomaly`, `behavior`, `classifier`, `fused` -> float64 (n,).
         families: n labels.
         is_hostile: bool (n,).
-        thresholds: of the fused score, if they were fitted apart from these flows.
-        named: model of the classifier -> how well it names the families; empty if not measured.
+        thresholds: of the fused score; None unless they were fitted on other flows than these.
+        labellings: model of the classifier -> how well it names the families; empty if not
+            measured.
     """
 
     scores: Mapping[str, NDArray[np.float64]]
     families: NDArray[np.str_]
     is_hostile: NDArray[np.bool_]
     thresholds: Thresholds | None = None
-    named: Mapping[str, Labelling] = field(default_factory=dict)
+    labellings: Mapping[str, Labelling] = field(default_factory=dict)
 
     def overall(self) -> dict[str, Separation]:
         """Compute the figures of each score over all families."""
@@ -73,19 +81,23 @@ class Judged:
         }
 
 
-def judge(layers: FlowLayers, table: FlowTable) -> Judged:
+def evaluate_layers(layers: FlowLayers, table: FlowTable) -> Evaluation:
     """Score labelled flows with fitted layers and their fusion."""
     odds = layers.odds(table.features)
     columns = {name: probability(column) for name, column in odds.items()}
     scores = columns | {FUSED: probability(layers.fused(odds))}
     thresholds = layers.fusion.thresholds[layer_set(odds)] if layers.fusion else None
-    return Judged(
-        scores, table.families, table.is_hostile, thresholds, named_by(layers.classifier, table)
+    return Evaluation(
+        scores,
+        table.families,
+        table.is_hostile,
+        thresholds,
+        labelling_by_model(layers.classifier, table),
     )
 
 
-def named_by(classifier: FlowClassifier | None, table: FlowTable) -> dict[str, Labelling]:
-    """Measure how well each model of a classifier names the families; empty without one."""
+def labelling_by_model(classifier: FlowClassifier | None, table: FlowTable) -> dict[str, Labelling]:
+    """Measure how well each model of a classifier names the families; empty if there is none."""
     if classifier is None:
         return {}
     return {
@@ -98,7 +110,7 @@ def named_by(classifier: FlowClassifier | None, table: FlowTable) -> dict[str, L
 
 @dataclass(frozen=True, slots=True)
 class FamilyOut:
-    """Figures of each family, by an ensemble that was trained without it.
+    """Figures of each attack family, from an ensemble that was trained without that family.
 
     Attributes:
         families: family -> figures of each score.
@@ -112,7 +124,7 @@ class FamilyOut:
     versus_best: Mapping[str, tuple[float, float, float]]
 
     def mean(self, name: str, measure: str, *, without: tuple[str, ...] = ()) -> float:
-        """Average a measure over the families, each counting alike."""
+        """Average a measure over the families, with equal weights."""
         return float(
             np.mean(
                 [
@@ -125,26 +137,27 @@ class FamilyOut:
 
 
 def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs: int) -> FamilyOut:
-    """Evaluate the recipe on each family of `table`, unseen."""
+    """Evaluate the recipe on each attack family of `table`, trained without that family."""
     families = sorted(set(table.families[table.is_hostile].tolist()))
-    early, late = table.select(~table.is_hostile).split_by_time(1.0 - JUDGED_SHARE)
+    early, late = table.select(~table.is_hostile).split_by_time(1.0 - TEST_SHARE)
     benign_rows = np.flatnonzero(~table.is_hostile)
     attack_rows = np.flatnonzero(table.is_hostile)
     own = table.select(np.r_[benign_rows[early], attack_rows])
-    judging = table.select(benign_rows[late])
+    test = table.select(benign_rows[late])
     everything = table.select(np.r_[benign_rows[early], attack_rows, benign_rows[late]])
-    is_judge = np.r_[np.zeros(len(own), bool), np.ones(len(judging), bool)]
+    is_test = np.r_[np.zeros(len(own), bool), np.ones(len(test), bool)]
 
     pairs = list(combinations(families, 2))
     colour, rounds = _rounds(len(families))
-    stretch = np.r_[stretches(own, rounds), np.full(len(judging), -1)]
+    stretch = np.r_[stretches(own, rounds), np.full(len(test), -1)]
     pair_fits = [
         InnerFit(
-            pair, is_judge | (stretch == colour[families.index(pair[0]), families.index(pair[1])])
+            pair,
+            is_test | (stretch == colour[families.index(pair[0]), families.index(pair[1])]),
         )
         for pair in pairs
     ]
-    single_fits = [InnerFit((family,), is_judge) for family in families]
+    single_fits = [InnerFit((family,), is_test) for family in families]
     scores = inner_scores(
         everything,
         pair_fits + single_fits,
@@ -154,23 +167,25 @@ def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs:
         jobs=jobs,
     )
 
-    judged: dict[str, Judged] = {}
+    evaluations: dict[str, Evaluation] = {}
     for number, family in enumerate(families):
         unseen = []
         for pair, fit, left_out in zip(pairs, pair_fits, scores, strict=False):
             if family in pair:
                 out = np.isin(everything.families, fit.without) | fit.left_out
-                unseen.append(left_out.select(~is_judge[out] & (left_out.families != family)))
-        judged[family] = _judge_raw(UnseenScores.gather(unseen), scores[len(pairs) + number])
-    figures = {family: one.by_family()[family] for family, one in judged.items()}
-    return _compare(figures, judged, seed)
+                unseen.append(left_out.select(~is_test[out] & (left_out.families != family)))
+        evaluations[family] = _evaluate_raw(
+            UnseenScores.gather(unseen), scores[len(pairs) + number]
+        )
+    figures = {family: one.by_family()[family] for family, one in evaluations.items()}
+    return _compare(figures, evaluations, seed)
 
 
 def _rounds(teams: int) -> tuple[NDArray[np.intp], int]:
-    """Schedule a round-robin tournament: colour[a, b] is the round of a pair; count the rounds.
+    """Schedule a round-robin tournament: the round of each pair (colour[a, b]), and how many.
 
-    No team meets two others in one round. Families are teams and stretches of time are rounds: the
-    pairs of one family then leave out stretches that are all different.
+    No team meets two others in one round. Families are teams, stretches of time are rounds. So the
+    pairs that share a family leave out different stretches.
     """
     even = teams + teams % 2
     colour = np.zeros((even, even), np.intp)
@@ -181,30 +196,33 @@ def _rounds(teams: int) -> tuple[NDArray[np.intp], int]:
     return colour, even - 1
 
 
-def _judge_raw(unseen: UnseenScores, test: UnseenScores) -> Judged:
-    """Calibrate and fuse by `unseen`, then score `test`, both given as raw scores."""
+def _evaluate_raw(unseen: UnseenScores, test: UnseenScores) -> Evaluation:
+    """Fit calibration and fusion on `unseen`, then score `test`; both hold raw scores."""
     calibrations, fusion = fit_top(unseen)
     odds = {layer: calibrations[layer].to_log_odds(raw) for layer, raw in test.raw.items()}
     columns = {layer: probability(column) for layer, column in odds.items()}
-    return Judged(
+    return Evaluation(
         columns | {FUSED: probability(fusion.pooled(odds))}, test.families, test.families != BENIGN
     )
 
 
 def _compare(
-    figures: Mapping[str, Mapping[str, Separation]], judged: Mapping[str, Judged], seed: int
+    figures: Mapping[str, Mapping[str, Separation]],
+    evaluations: Mapping[str, Evaluation],
+    seed: int,
 ) -> FamilyOut:
+    """Find the best layer by each measure, and compare the fused score with it."""
     out = FamilyOut(figures, {}, {})
     best_layer, versus_best = {}, {}
     for measure in ("auroc", "tpr_at_1_fpr"):
         best = max(LAYER_NAMES, key=lambda layer: out.mean(layer, measure))
         benign = {
-            f: (j.scores[FUSED][~j.is_hostile], j.scores[best][~j.is_hostile])
-            for f, j in judged.items()
+            family: (one.scores[FUSED][~one.is_hostile], one.scores[best][~one.is_hostile])
+            for family, one in evaluations.items()
         }
         hostile = {
-            f: (j.scores[FUSED][j.is_hostile], j.scores[best][j.is_hostile])
-            for f, j in judged.items()
+            family: (one.scores[FUSED][one.is_hostile], one.scores[best][one.is_hostile])
+            for family, one in evaluations.items()
         }
         best_layer[measure] = best
         versus_best[measure] = paired_bootstrap(

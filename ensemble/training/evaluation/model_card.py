@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from ensemble.fusion import Fusion
-from ensemble.training.evaluation.evaluate import FUSED, FamilyOut, Judged
+from ensemble.training.evaluation.evaluate import FUSED, Evaluation, FamilyOut
 from ensemble.training.markdown import table
 from ensemble.training.metrics import Labelling, Separation, false_positive_interval
 
 __all__ = ["family_table", "flow_card", "label_table", "separation_table"]
 
-WEAK_TPR = 0.5  # an unseen family with a lower share found at 1 % false positives is called weak
-SMALL_FAMILY = 20  # flows; of fewer, one flow is more than 5 %
+WEAK_TPR = 0.5  # a family is weak if a lower share is found at 1 % false positives
+SMALL_FAMILY = 20  # flows; in a smaller family one flow is more than 5 %
 
 
 def separation_table(figures: Mapping[str, Separation]) -> str:
-    """Format the figures of each score, one a line."""
+    """Format the figures of the scores as a table: one line for each score."""
     head = ["score", "AUROC", "AUPRC", "TPR at 1 % FPR", "TPR at 0.1 % FPR", "benign", "hostile"]
     return table(
         head,
@@ -43,7 +43,7 @@ def family_table(
     families: Mapping[str, Mapping[str, Separation]],
     means: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
 ) -> str:
-    """Format AUROC / TPR at 1 % FPR of each score, one family a line, and means below."""
+    """Format AUROC / TPR at 1 % FPR as a table: one line for each family, then the means."""
     names = list(next(iter(families.values())))
     rows: list[list[object]] = [
         [
@@ -61,7 +61,7 @@ def family_table(
 
 
 def label_table(named: Mapping[str, Labelling]) -> str:
-    """Format macro-F1, accuracy and the F1 of each label, one model of the classifier a line."""
+    """Format macro-F1, accuracy and F1 by label: one line for each model of the classifier."""
     labels = list(next(iter(named.values())).by_label)
     rows = [
         [
@@ -81,21 +81,21 @@ def flow_card(
     about: str,
     training: Mapping[str, Any],
     fusion: Fusion,
-    later: Judged | None,
+    later: Evaluation | None,
     unseen: FamilyOut | None,
     own_traffic: bool = False,
 ) -> str:
     """Write the card of a flow model.
 
     Args:
-        name: of the bundle.
+        name: name of the bundle.
         about: description of the model, a sentence or two.
-        training: the facts in the manifest.
-        fusion: that was fitted to it.
-        later: figures on the later part of each day, by a fit on the earlier part; None if not
+        training: facts about the training, as in the manifest.
+        fusion: fitted to this model.
+        later: figures on the later part of each day, from a fit on the earlier part; None if not
             measured.
-        unseen: figures of families left out; None if not measured.
-        own_traffic: trained on benign flows of one network.
+        unseen: figures of attack families that were left out; None if not measured.
+        own_traffic: True if trained on benign flows of the operator's own network.
     """
     parts = [
         f"# {name}",
@@ -121,15 +121,15 @@ def _fusion_text(fusion: Fusion) -> str:
     ]
     return (
         f"Shares of the evidence: {shares}; sharpness {fusion.sharpness:.2f}."
-        " Thresholds by the layers that speak:\n\n"
-        + table(["speaking", "suspicious", "malicious", "critical"], rows)
+        " Thresholds by the layers that contribute:\n\n"
+        + table(["contributing", "suspicious", "malicious", "critical"], rows)
         + "\n\nThey were set on benign validation flows that no layer was trained on,"
         " for false-positive rates of 1 %, 0.1 % and 0.01 % unless stated otherwise above."
         " The validation flows are few: 0.1 % of them is a handful, and 0.01 % is an extrapolation."
     )
 
 
-def _later_text(later: Judged) -> str:
+def _later_text(later: Evaluation) -> str:
     counted = ""
     if later.thresholds is not None:
         benign = later.scores[FUSED][~later.is_hostile]
@@ -147,7 +147,7 @@ def _later_text(later: Judged) -> str:
         + counted
         + "\n\n"
         + family_table(later.by_family())
-        + _label_text(later.named)
+        + _label_text(later.labellings)
         + "\n\n![ROC](roc.png) ![Reliability](reliability.png) ![Scores](scores.png)"
     )
 
@@ -157,7 +157,7 @@ def _label_text(named: Mapping[str, Labelling]) -> str:
         return ""
     return (
         "\n\nHow well each model of the classifier names the family"
-        " (F1 by label; `unknown` is never right here):\n\n" + label_table(named)
+        " (F1 by label; `unknown` is always wrong here):\n\n" + label_table(named)
     )
 
 

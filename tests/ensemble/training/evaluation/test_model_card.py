@@ -12,7 +12,7 @@ import pytest
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.training.data.flow_table import BENIGN
 from ensemble.training.evaluation.charts import reliability_picture, roc_picture, score_picture
-from ensemble.training.evaluation.evaluate import FamilyOut, Judged
+from ensemble.training.evaluation.evaluate import Evaluation, FamilyOut
 from ensemble.training.evaluation.model_card import family_table, flow_card, separation_table
 from ensemble.training.fit.calibration import event_weights
 from ensemble.training.markdown import table
@@ -37,7 +37,7 @@ def cells_of(markdown: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def judged() -> Judged:
+def evaluation() -> Evaluation:
     """1,000 benign flows, exactly 12 of them above the threshold, and two families."""
     generator = np.random.default_rng(0)
     families = np.repeat([BENIGN, "Flood", "Scan"], [1000, 40, 40])
@@ -45,7 +45,7 @@ def judged() -> Judged:
         np.r_[generator.uniform(0.01, 0.19, 988), np.full(12, 0.5)],
         generator.uniform(0.4, 0.99, 80),
     )
-    return Judged(
+    return Evaluation(
         dict.fromkeys(SCORES, np.r_[calm, loud]), families, families != BENIGN, thresholds=LIMITS
     )
 
@@ -100,8 +100,8 @@ def test_the_card_claims_nothing_that_was_not_measured() -> None:
     assert "## Limits" in card_of()
 
 
-def test_the_card_gives_every_figure_of_every_score(judged: Judged) -> None:
-    lines = cells_of(separation_table(judged.overall()))
+def test_the_card_gives_every_figure_of_every_score(evaluation: Evaluation) -> None:
+    lines = cells_of(separation_table(evaluation.overall()))
 
     assert lines[0] == [
         "score",
@@ -116,9 +116,9 @@ def test_the_card_gives_every_figure_of_every_score(judged: Judged) -> None:
     assert lines[2][5:] == ["1000", "80"]
 
 
-def test_the_card_counts_false_positives_with_an_interval(judged: Judged) -> None:
+def test_the_card_counts_false_positives_with_an_interval(evaluation: Evaluation) -> None:
     """12 of 1,000 is no rate without its interval."""
-    card = card_of(later=judged)
+    card = card_of(later=evaluation)
 
     assert "12 of 1000 (1.20%, 95 % interval 0.69% to 2.09%)" in card
     assert all(f"]({picture}.png)" in card for picture in ("roc", "reliability", "scores"))
@@ -170,21 +170,21 @@ PICTURES = [
 
 @pytest.mark.parametrize("draw", PICTURES)
 def test_a_picture_is_a_png_and_the_same_bytes_each_time(
-    judged: Judged, draw: Callable[[Judged], bytes]
+    evaluation: Evaluation, draw: Callable[[Evaluation], bytes]
 ) -> None:
     """Charts are files of a bundle: the same training gives the same digests."""
-    one, other = draw(judged), draw(judged)
+    one, other = draw(evaluation), draw(evaluation)
 
     assert one.startswith(b"\x89PNG\r\n\x1a\n")
     assert b"Software" not in one
     assert hashlib.sha256(one).hexdigest() == hashlib.sha256(other).hexdigest()
 
 
-def test_another_score_gives_another_picture(judged: Judged) -> None:
-    worse = Judged(
-        {name: column[::-1].copy() for name, column in judged.scores.items()},
-        judged.families,
-        judged.is_hostile,
+def test_another_score_gives_another_picture(evaluation: Evaluation) -> None:
+    worse = Evaluation(
+        {name: column[::-1].copy() for name, column in evaluation.scores.items()},
+        evaluation.families,
+        evaluation.is_hostile,
     )
 
-    assert all(param.values[0](judged) != param.values[0](worse) for param in PICTURES)
+    assert all(param.values[0](evaluation) != param.values[0](worse) for param in PICTURES)

@@ -22,7 +22,7 @@ from ensemble.model import Parts
 from ensemble.store.bundles.codecs import decode_parts, encode_parts
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.training.evaluation import evaluate
-from ensemble.training.evaluation.evaluate import FUSED, judge, leave_families_out
+from ensemble.training.evaluation.evaluate import FUSED, evaluate_layers, leave_families_out
 from ensemble.training.recipes import flow_ensemble
 from ensemble.training.recipes.behavior import fit_behavior, synthetic_flows
 from ensemble.training.recipes.flow_anomaly import LIMIT, fit_surprises, time_folds
@@ -357,7 +357,7 @@ def test_the_fused_score_finds_the_attacks_of_the_synthetic_data(
     layers: FlowLayers, fresh: FlowTable
 ) -> None:
     """A sanity check with few steps; tests/quality measures on real flows."""
-    figures = judge(layers, fresh).overall()
+    figures = evaluate_layers(layers, fresh).overall()
 
     assert figures[FUSED].auroc >= 0.98
     assert figures["anomaly"].auroc >= 0.9

@@ -111,7 +111,10 @@ def serve(
         settings = read_settings(application.args)  # report a mistake before Ray starts
         _require_safe_binding(plan.host, settings)
     _require_free_port(plan.host, plan.port)
-    prepare_environment()
+    try:
+        prepare_environment()
+    except OSError as problem:
+        raise CommandFailed(str(problem)) from None
     signals: list[int] = []  # not an Event: a signal handler may run while its lock is held
 
     import ray  # Ray reads the environment that was just prepared

@@ -9,18 +9,21 @@ from __future__ import annotations
 import atexit
 import ipaddress
 import os
-import secrets
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 
-__all__ = ["free_port", "is_loopback", "prepare_environment"]
+from deployments.host.ports import own_ports
 
-# Ports of the ingress replicas, on loopback: each service picks one block. Serve's own range would
-# be shared by all services, so that the proxy of one could send requests to a port that a replica
-# of another has just taken. The blocks are below the ports that the system assigns itself.
-PORTS_FROM, PORTS_EACH, PORT_BLOCKS = 20_000, 100, 127
+__all__ = ["is_loopback", "prepare_environment"]
+
+# Ports that are one for all services of a machine, unless each gets its own.
+_OWN_PORTS = (
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+)
 _WRAPPER = Path(__file__).with_name("haproxy_loopback.sh")
 _DEFAULTS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # one event loop a replica, gRPC between replicas
@@ -42,12 +45,19 @@ _DEFAULTS = {
 
 
 def prepare_environment() -> None:
-    """Set the variables that are not set yet: the fast path, loopback, a private HAProxy."""
+    """Set the variables that are not set yet: the fast path, loopback, a private HAProxy.
+
+    Raises:
+        OSError: there are no free ports (`own_ports`).
+    """
     for variable, value in _DEFAULTS.items():
         os.environ.setdefault(variable, value)
-    first = PORTS_FROM + PORTS_EACH * secrets.randbelow(PORT_BLOCKS)
-    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
-    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + PORTS_EACH - 1))
+    owner, ports = own_ports()
+    atexit.register(owner.close)
+    for variable, port in zip(_OWN_PORTS, ports, strict=False):
+        os.environ.setdefault(variable, str(port))
+    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(ports[len(_OWN_PORTS)]))
+    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(ports[-1]))
     binary = _haproxy_binary()
     if (
         os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "1" if binary else "0") != "1"
@@ -56,8 +66,6 @@ def prepare_environment() -> None:
         return
     os.environ["AXON_HAPROXY_BINARY"] = binary
     os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_WRAPPER)
-    os.environ.setdefault("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
-    os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()))
     # 0700; the default folder is shared by all users of the machine
     folder = Path(tempfile.mkdtemp(prefix="axon-haproxy-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -69,13 +77,6 @@ def prepare_environment() -> None:
         "SERVER_STATE_FILE": "state/server-state",
     }.items():
         os.environ.setdefault(f"RAY_SERVE_HAPROXY_{variable}", str(folder / name))
-
-
-def free_port() -> int:
-    """Find a port of loopback that no process listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def is_loopback(host: str) -> bool:

@@ -15,7 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deployments.host.environment import free_port, prepare_environment
+from deployments.host import prepare_environment
+from deployments.host.ports import free_port
 from tests.load.flows import made_up_flows, single_bodies
 from tests.load.traffic import Load, drive
 

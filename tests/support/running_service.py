@@ -18,7 +18,7 @@ import psutil
 import yaml
 
 from deployments.config.settings import ROOT, Settings, read_settings
-from deployments.host.environment import free_port
+from deployments.host.ports import free_port
 from tests.support.callers import Callers
 from tests.support.timing import wait_until
 

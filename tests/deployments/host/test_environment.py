@@ -9,11 +9,16 @@ import sys
 import pytest
 
 from deployments.config.settings import ROOT
-from deployments.host import environment
-from deployments.host.environment import PORT_BLOCKS, PORTS_EACH, PORTS_FROM, prepare_environment
+from deployments.host import prepare_environment
+from deployments.host.ports import PORTS_EACH
 
 LOWEST, HIGHEST = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
-FIRST_EPHEMERAL = 32_768  # Linux assigns ports from here on
+SHARED = (
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -23,21 +28,22 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("block", [0, 1, PORT_BLOCKS - 1])
-def test_services_of_one_machine_use_different_ports(
-    monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
-    """A proxy that still has the port of a dead replica must not reach another service there."""
-    monkeypatch.setattr(environment.secrets, "randbelow", lambda _: block)
+def test_every_port_that_services_share_by_default_is_in_a_block_of_this_service() -> None:
+    """The front proxy of one service must not reach a replica or a proxy of another one."""
+    seen: set[int] = set()
+    for _ in range(2):
+        for name in (*SHARED, LOWEST, HIGHEST):
+            os.environ.pop(name, None)
 
-    prepare_environment()
+        prepare_environment()
 
-    first, last = int(os.environ[LOWEST]), int(os.environ[HIGHEST])
-    assert (first, last) == (
-        PORTS_FROM + block * PORTS_EACH,
-        PORTS_FROM + (block + 1) * PORTS_EACH - 1,
-    )
-    assert last < FIRST_EPHEMERAL
+        first, last = int(os.environ[LOWEST]), int(os.environ[HIGHEST])
+        shared = {int(os.environ[name]) for name in SHARED}
+        assert len(shared) == len(SHARED)
+        assert max(shared) < first < last
+        assert last - min(shared) < PORTS_EACH
+        assert not seen & {*shared, first, last}
+        seen |= {*shared, first, last}
 
 
 def test_variables_of_the_operator_are_not_changed() -> None:

@@ -191,7 +191,7 @@ def _with_key(text: str, signer: Signer, about: str) -> str:
     """Return the text of a trust list with one more key; comments and all else are kept."""
     line = f'  "{signer.key_id}": "{base64.b64encode(signer.public).decode()}"  # {about}\n'
     return re.sub(
-        r"(?m)^keys:[ \t]*(?:\{\}|null|~)?[ \t]*(?P<comment>#.*)?\n",
+        r"(?m)^keys:[ \t]*+(?:\{\}|null|~)?+[ \t]*+(?P<comment>#.*)?+\n",
         lambda found: _head("keys", found) + line,
         text,
         count=1,
@@ -204,7 +204,7 @@ def _with_pins(text: str, pins: Mapping[str, str]) -> str:
     Comments and everything else outside the list of pins are kept.
     """
     lines = "".join(f'  {what}: "{digest}"\n' for what, digest in pins.items())
-    block = r"(?m)^pinned:[ \t]*(?:\{\}|null|~)?[ \t]*(?P<comment>#.*)?\n(?:[ \t]+\S.*\n)*"
+    block = r"(?m)^pinned:[ \t]*+(?:\{\}|null|~)?+[ \t]*+(?P<comment>#.*)?+\n(?:[ \t]++\S.*\n)*+"
     return re.sub(block, lambda found: _head("pinned", found) + lines, text, count=1)
 
 

@@ -15,12 +15,10 @@ MOST_VALUES = 256  # allowed for each event of a batch: three times as many as a
 # always allowed: a caller that sends a few values too many gets the specific error of the decoder
 FEWEST_VALUES = 1024
 LONGEST_ECHO = 200  # characters of the caller's text that an error repeats
-_AT = re.compile(r"^(?P<problem>.*?)(?: - at `(?:key in )?\$\.?(?P<place>.*)`)?$", re.DOTALL)
-_NAMED = re.compile(r"(?:required|unknown) field `(?P<name>.*)`$", re.DOTALL)
 _ANY_KEY = "[...]"  # msgspec's notation for some key of an object
 # a JSON string; an unterminated one matches too, or each further quote would scan to the end again
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
-_POSITION = re.compile(r"features\[(\d+)\]$")
+MOST_DIGITS = 4  # of the position of a feature
 
 
 def decode_error(error: Exception, body: bytes) -> EventError:
@@ -76,17 +74,44 @@ def count_pairs(body: bytes) -> int:
 
 
 def _misfit(message: str, body: bytes) -> MalformedEvent:
-    found = _AT.match(message)
-    problem, place = (found["problem"], found["place"] or "") if found else (message, "")
-    named = _NAMED.search(problem)
-    if named:
-        place = f"{place}.{named['name']}" if place else named["name"]
-    position = _POSITION.search(place)
-    if position and int(position[1]) < len(FEATURE_NAMES):
-        problem += f" for {FEATURE_NAMES[int(position[1])]}"
+    problem, place = _problem_and_place(message)
+    if name := _field_of(problem):
+        place = f"{place}.{name}" if place else name
+    problem += _feature_at(place)
     if place.endswith(_ANY_KEY):
         place = f"{place.removesuffix(_ANY_KEY)}.{_first_non_number(body)}"
     return MalformedEvent(place[:LONGEST_ECHO], problem[:LONGEST_ECHO])
+
+
+# The message repeats text of the caller, of any length. It is searched once, from an end: a regular
+# expression that tries each place again takes seconds for 60 kB.
+
+
+def _problem_and_place(message: str) -> tuple[str, str]:
+    """Split msgspec's "problem - at `$.place`" and "problem - at `key in $.place`"."""
+    problem, found, place = message.rpartition(" - at `")
+    place = place.removeprefix("key in ")
+    if not found or not place.startswith("$") or not place.endswith("`"):
+        return message, ""
+    return problem, place[1:-1].removeprefix(".")
+
+
+def _field_of(problem: str) -> str:
+    """Return the field of "missing required field `name`" and "unknown field `name`", or ""."""
+    for words in ("missing required field `", "contains unknown field `"):
+        _, found, name = problem.partition(words)
+        if found and name.endswith("`"):
+            return name[:-1]
+    return ""
+
+
+def _feature_at(place: str) -> str:
+    """Return " for NAME" for a place in the list of features, "" for every other place."""
+    _, found, position = place.removesuffix("]").rpartition("features[")
+    if not found or not position.isdecimal() or len(position) > MOST_DIGITS:
+        return ""
+    names = FEATURE_NAMES[int(position) : int(position) + 1]
+    return "".join(f" for {name}" for name in names)
 
 
 def _first_non_number(body: bytes) -> str:

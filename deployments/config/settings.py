@@ -92,6 +92,8 @@ class AuthSettings(Strict):
     requests_per_s: Positive
     burst: Annotated[float, Field(ge=1)]  # below one, no request would be admitted
     stall_s: Annotated[float, Field(ge=0, le=10)]
+    hosts: list[str]
+    origins: list[str]
 
 
 class IngressSettings(ScalingSettings):

@@ -33,7 +33,7 @@ from deployments.management.request_parsing import BodyReader
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.training_actor import run_in_ray
 from deployments.observability import Meter, RayMeter
-from deployments.web import AuthenticatedApp, Authenticator, docs_routes, encode
+from deployments.web import AuthenticatedApp, Authenticator, BrowserGuard, docs_routes, encode
 from ensemble.layers import LAYERS
 
 __all__ = ["Manage", "ManageApp", "PrefixedApp"]
@@ -129,6 +129,7 @@ class ManageApp:
         app = PrefixedApp(
             self._authenticator,
             routes,
+            guard=BrowserGuard.from_settings(self._settings),
             lifespan=self._lifespan,
             exception_handlers=MANAGEMENT_EXCEPTION_HANDLERS,
         )

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from deployments.scoring.layer_client import DISABLED, BreakerView
 from deployments.scoring.status_schema import (
     BreakerStatus,
@@ -73,6 +75,18 @@ class EnsembleStatus:
     def health(self) -> Health:
         """The body of GET /health."""
         return Health(**self._health())
+
+    def public_health(self) -> Health:
+        """The body of GET /health for callers without a key.
+
+        Without versions, reasons and names of models.
+        """
+        health = self.health()
+        providers = {
+            layer: Provider(status=provider.status, version="", reason="")
+            for layer, provider in health.providers.items()
+        }
+        return msgspec.structs.replace(health, available_models=[], providers=providers)
 
     def detail(self) -> EnsembleDetail:
         """The health, and each layer by kind of event: a part of GET /v1/status."""

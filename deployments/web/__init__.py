@@ -16,11 +16,12 @@ from deployments.web.api_keys import (
 from deployments.web.auth import (
     Authenticator,
     Caller,
+    actor_of,
     allows,
     caller_of,
-    client_of,
 )
 from deployments.web.body import decode_body, read_body, read_json
+from deployments.web.browser_guard import BrowserGuard
 from deployments.web.contract import (
     READING_ERRORS,
     Answer,
@@ -49,7 +50,7 @@ from deployments.web.errors import (
     status_of,
 )
 from deployments.web.openapi import openapi_document, schemas_of
-from deployments.web.routes import AuthenticatedApp, ScopedRoute
+from deployments.web.routes import AuthenticatedApp, ScopedRoute, reject_scope
 
 __all__ = [
     "DOCS_FILES",
@@ -61,6 +62,7 @@ __all__ = [
     "AuthenticatedApp",
     "Authenticator",
     "Body",
+    "BrowserGuard",
     "Caller",
     "ErrorAnswer",
     "ErrorBody",
@@ -69,12 +71,12 @@ __all__ = [
     "KeyRefused",
     "Scope",
     "ScopedRoute",
+    "actor_of",
     "allows",
     "as_json",
     "caller_of",
     "cause_of",
     "check_size",
-    "client_of",
     "count_pairs",
     "create_key",
     "decode_body",
@@ -93,6 +95,7 @@ __all__ = [
     "read_body",
     "read_json",
     "ref",
+    "reject_scope",
     "request_id_of",
     "revoke_key",
     "schemas_of",

@@ -29,9 +29,17 @@ from deployments.web.errors import error_response
 from deployments.web.key_ring import KeyRing
 from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
-from ensemble.store import Tenant
+from ensemble.store import Actor, Tenant
 
-__all__ = ["Authenticator", "Caller", "Keys", "Limits", "allows", "caller_of", "client_of"]
+__all__ = [
+    "Authenticator",
+    "Caller",
+    "Keys",
+    "Limits",
+    "actor_of",
+    "allows",
+    "caller_of",
+]
 
 RELOAD_EVERY_S = 1.0  # one small file: a revoked key is refused two seconds later
 # a start waits no longer for a slow disk; until the first load every key is refused
@@ -43,6 +51,7 @@ UNAUTHORIZED, FORBIDDEN = "UNAUTHORIZED", "FORBIDDEN"
 NO_KEY = "an API key is needed: Authorization: Bearer axon_...; `axon keys create` makes one"
 _CALLER = "axon.caller"
 _AUTHORIZATION, _BEARER = b"authorization", b"bearer "
+NO_KEY_ID = "auth off"
 LONGEST_TOKEN = 256  # bytes; a key is 57
 EVENT_COST = 0.05
 """Requests that each further event of a batch costs: measured, 1,000 events in one request take as
@@ -103,9 +112,10 @@ def allows(scope: AsgiScope, needs: Scope) -> bool:
     return caller is not None and needs in caller.scopes
 
 
-def client_of(request: HTTPConnection) -> str:
-    """Return the caller's address for the audit log; behind a front proxy, that of the proxy."""
-    return request.client.host if request.client else ""
+def actor_of(request: HTTPConnection) -> Actor:
+    """Return the caller as the audit log names it; behind a front proxy, with its address."""
+    where = request.client.host if request.client else ""
+    return Actor(caller_of(request.scope).key_id or NO_KEY_ID, where)
 
 
 class Authenticator:
@@ -169,6 +179,13 @@ class Authenticator:
         if self._keys is not None:
             self._keys.log_problem(error)
 
+    def identify(self, scope: AsgiScope) -> None:
+        """Put the caller of a public request into `scope` if its key is valid; refuse nothing."""
+        if self._keys is None:
+            scope[_CALLER] = self._anonymous
+        elif (token := _token_of(scope["headers"])) and (key := self._keys.find(token)):
+            scope[_CALLER] = Caller(key.tenant, key.scopes, key.id)
+
     async def authenticate(self, scope: AsgiScope) -> Response | None:
         """Put the caller into `scope`, or return the refusal.
 
@@ -194,7 +211,7 @@ class Authenticator:
         """Answer a caller whose key lacks a scope."""
         caller = caller_of(scope)
         self._count(FORBIDDEN, caller.key_id, caller.tenant)
-        message = f"this key lacks the scope `{needs}`, which this route needs"
+        message = f"this key lacks the scope `{needs}`, which this request needs"
         return error_response(Request(scope), 403, FORBIDDEN, message)
 
     async def consume(self, caller: Caller, events: int) -> None:

@@ -31,6 +31,8 @@ MEANINGS: Mapping[str, str] = {
     "UNREADABLE_SOURCE": "An input file breaks off, or is not of its format from some line on.",
     "UNAUTHORIZED": "The request has no API key, or one that is not valid.",
     "FORBIDDEN": "The key lacks the scope that this route needs.",
+    "UNKNOWN_HOST": "With authentication off, `Host` must name loopback or a listed host.",
+    "FOREIGN_ORIGIN": "A web page that is not listed may not send this request.",
     "NOT_FOUND": "There is no such route.",
     "METHOD_NOT_ALLOWED": "The path takes other methods; `Allow` names them.",
     "TEST_RUNNING": "The layer is being tested now; retry when the test has ended.",

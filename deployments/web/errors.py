@@ -85,6 +85,8 @@ _STATUS_OF_CODE = {  # every other code is a mistake in the request: 422
     "BODY_TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415,
     "UNAUTHORIZED": 401,
+    "UNKNOWN_HOST": 421,
+    "FOREIGN_ORIGIN": 403,
     "FORBIDDEN": 403,
     "NOT_FOUND": 404,
     "METHOD_NOT_ALLOWED": 405,

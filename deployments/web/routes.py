@@ -18,9 +18,11 @@ from starlette.types import Scope as AsgiScope
 
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Authenticator, allows
+from deployments.web.browser_guard import BrowserGuard
 from deployments.web.contract import Answer, Body, Contract, Json
+from deployments.web.errors import describe_code, error_response, status_of
 
-__all__ = ["AuthenticatedApp", "ScopedRoute"]
+__all__ = ["AuthenticatedApp", "ScopedRoute", "reject_scope"]
 
 _AUTHENTICATOR = "axon.authenticator"
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -68,14 +70,19 @@ class ScopedRoute(Route):
         await super().handle(scope, receive, send)
 
 
+def reject_scope(request: Request, needs: Scope) -> Response:
+    """Answer a caller whose key lacks a scope; the refusal is counted and logged."""
+    authenticator: Authenticator = request.scope[_AUTHENTICATOR]
+    return authenticator.reject_scope(request.scope, needs)
+
+
 def _guarded(endpoint: Endpoint, needs: Scope | None) -> Endpoint:
     if needs is None:
         return endpoint
 
     async def guarded(request: Request) -> Response:
         if not allows(request.scope, needs):
-            authenticator: Authenticator = request.scope[_AUTHENTICATOR]
-            return authenticator.reject_scope(request.scope, needs)
+            return reject_scope(request, needs)
         return await endpoint(request)
 
     return guarded
@@ -85,6 +92,7 @@ class AuthenticatedApp(Starlette):
     """A Starlette application that authenticates the caller before it routes.
 
     Args:
+        guard: refuses requests of web pages, before anything else.
         authenticator: called before routing, so that a caller without a key does not learn which
             paths exist.
         routes: all routes.
@@ -95,10 +103,12 @@ class AuthenticatedApp(Starlette):
         self,
         authenticator: Authenticator,
         routes: Sequence[ScopedRoute],
+        *,
+        guard: BrowserGuard,
         **options: Any,  # noqa: ANN401  # Starlette's
     ) -> None:
         super().__init__(routes=routes, **options)
-        self._authenticator = authenticator
+        self._authenticator, self._guard = authenticator, guard
         self._public = frozenset(
             (method, route.path)
             for route in routes
@@ -116,12 +126,21 @@ class AuthenticatedApp(Starlette):
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection or request, as ASGI defines it."""
         scope[_AUTHENTICATOR] = self._authenticator
-        if scope["type"] == "http" and (scope["method"], _path_inside(scope)) not in self._public:
-            rejection = await self._authenticator.authenticate(scope)
-            if rejection is not None:
-                await rejection(scope, receive, send)
-                return
-        await self.inside(scope, receive, send)
+        rejection = await self._rejection(scope) if scope["type"] == "http" else None
+        if rejection is not None:
+            await rejection(scope, receive, send)
+        else:
+            await self.inside(scope, receive, send)
+
+    async def _rejection(self, scope: AsgiScope) -> Response | None:
+        """Refuse a request, or put its caller into `scope`; a public route needs no caller."""
+        code = self._guard.refusal(scope)
+        if code:
+            return error_response(Request(scope), status_of(code), code, describe_code(code))
+        if (scope["method"], _path_inside(scope)) in self._public:
+            self._authenticator.identify(scope)
+            return None
+        return await self._authenticator.authenticate(scope)
 
     async def inside(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve a request whose caller is authenticated, or whose route is public."""

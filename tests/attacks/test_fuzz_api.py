@@ -83,7 +83,7 @@ def fuzz(
             case.path_parameters.update(
                 {key: value for key, value in (named or {}).items() if key in case.path_parameters}
             )
-            request = case.as_transport_kwargs(base_url="http://axon")
+            request = case.as_transport_kwargs(base_url="http://localhost")
             url = httpx.URL(request.pop("url"), params=request.pop("params", None) or None)
             if "data" in request:
                 request["content"] = request.pop("data")

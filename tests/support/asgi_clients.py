@@ -53,7 +53,7 @@ class AsgiClient:
         """Send one request from inside the loop."""
         prefix = self.root_path if root_path is None else root_path
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False, root_path=prefix)
-        async with httpx.AsyncClient(transport=transport, base_url="http://axon") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **request)
 
     def close(self) -> None:

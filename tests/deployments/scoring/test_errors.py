@@ -245,7 +245,7 @@ def test_an_unexpected_error_is_raised_after_its_response(
 
     async def ask(body: object) -> httpx.Response:
         transport = httpx.ASGITransport(app=client.app, raise_app_exceptions=True)
-        async with httpx.AsyncClient(transport=transport, base_url="http://axon") as caller:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as caller:
             return await caller.post(path, json=body)
 
     with pytest.raises(RuntimeError):

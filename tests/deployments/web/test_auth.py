@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from deployments.web.api_keys import Key, Scope
 from deployments.web.auth import Authenticator, Caller, caller_of
+from deployments.web.browser_guard import BrowserGuard
 from deployments.web.contract import Answer
 from deployments.web.errors import as_json
 from deployments.web.key_ring import KeyRing
@@ -90,6 +91,7 @@ class World:
         self.callers: list[Caller] = []
         self.app = AuthenticatedApp(
             self.authenticator,
+            guard=BrowserGuard(frozenset(), None),
             routes=[
                 _route("/health", self._public, None),
                 _route("/score", self._seen, Scope.SCORE, methods=["POST"]),

@@ -29,7 +29,8 @@ def create(
         typer.Option(
             metavar="SCOPE",
             help="`score`: request verdicts; `read`: read models, jobs and status; `train`: start "
-            "training jobs; `manage`: promote, delete and switch. Repeat it for more scopes.",
+            "training jobs; `manage`: promote and delete models; `operate`: switch layers, for "
+            "all tenants. Repeat it for more scopes.",
         ),
     ],
     name: Annotated[

@@ -13,8 +13,9 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from deployments.config import Settings, Tenants, read_signer
-from deployments.management.request_parsing import actor_of, tenant_of
+from deployments.management.request_parsing import tenant_of
 from deployments.management.store_executor import StoreExecutor
+from deployments.web import actor_of
 from ensemble.layers import layers_by_model
 from ensemble.store import ModelRegistry, Quota, Store
 

@@ -17,7 +17,6 @@ from deployments.management.job_records import JobRecord
 from deployments.management.jobs import Jobs, TrainingSpec
 from deployments.management.request_parsing import (
     BodyReader,
-    actor_of,
     new_model_name,
     reject_unknown_query,
     require_own_tenant,
@@ -31,8 +30,11 @@ from deployments.web import (
     ErrorBody,
     Scope,
     ScopedRoute,
+    actor_of,
+    allows,
     as_json,
     path_parameter,
+    reject_scope,
 )
 from ensemble.errors import FeatureMismatch, MalformedEvent, VersionExists
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
@@ -139,6 +141,9 @@ class JobRoutes:
     async def _train(self, request: Request) -> Response:
         reject_unknown_query(request)
         body = await self.read_body(request, request_bodies.TrainRequest)
+        may_promote = allows(request.scope, Scope.MANAGE)
+        if body.promote and not may_promote:
+            return reject_scope(request, Scope.MANAGE)
         tenant, model, actor = (
             require_own_tenant(request, body.tenant_id),
             new_model_name(body.name),
@@ -146,7 +151,7 @@ class JobRoutes:
         )
         spec = TrainingSpec(
             rows=body.network_data,
-            as_champion=body.promote,
+            as_champion=may_promote if body.promote is None else body.promote,
             model=model,
             features=NETWORK_FEATURES if body.features is None else body.features,
             missing=Missing(body.missing),

@@ -45,7 +45,8 @@ class TrainRequest(Struct, forbid_unknown_fields=True, frozen=True):
         version: label of the new version, e.g. a date; each label is used once. The number of the
             version is counted independently of it.
         user_metadata: JSON to store with the version.
-        promote: whether the new version is promoted when the job is done.
+        promote: whether the new version is promoted when the job is done, which needs the scope
+            `manage`; null promotes it if the key has that scope.
     """
 
     network_data: Annotated[list[Row], Meta(min_length=1)]
@@ -55,7 +56,7 @@ class TrainRequest(Struct, forbid_unknown_fields=True, frozen=True):
     tenant_id: str | None = None
     version: Label | None = None
     user_metadata: dict[str, Any] = msgspec.field(default_factory=dict)
-    promote: bool = True
+    promote: bool | None = None
 
 
 class DetectRequest(Struct, forbid_unknown_fields=True, frozen=True):

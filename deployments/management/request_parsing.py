@@ -13,15 +13,14 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import Request
 
-from deployments.web import caller_of, client_of, decode_body, read_json
+from deployments.web import caller_of, decode_body, read_json
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
 from ensemble.layers import layers_by_model
-from ensemble.store import Actor, Alias, ModelName, Tenant, parse_serial
+from ensemble.store import Alias, ModelName, Tenant, parse_serial
 
 __all__ = [
     "RESERVED",
     "BodyReader",
-    "actor_of",
     "model_of",
     "new_model_name",
     "parse_number",
@@ -47,7 +46,6 @@ RESERVED = frozenset(
     }
 )
 """Path segments of routes: a model of that name could not be reached."""
-NO_KEY_ID = "auth off"
 Body = TypeVar("Body")
 MAX_ENTRIES, DEFAULT_ENTRIES = 1000, 100
 
@@ -85,11 +83,6 @@ class BodyReader:
 def tenant_of(request: Request) -> Tenant:
     """Return the tenant of the caller."""
     return caller_of(request.scope).tenant
-
-
-def actor_of(request: Request) -> Actor:
-    """Return the caller as the audit log names it."""
-    return Actor(caller_of(request.scope).key_id or NO_KEY_ID, client_of(request))
 
 
 def require_own_tenant(request: Request, named: str | None) -> Tenant:

@@ -21,6 +21,7 @@ from ensemble.runtime import (
     failure_of,
     read_controls,
 )
+from ensemble.store import AuditedAction
 
 __all__ = ["ChangeNotBegun", "LayerSwitches"]
 
@@ -83,11 +84,18 @@ class LayerSwitches:
                 # a thread raises no BaseException that this process would survive
                 self._reload_failed(failure_of(error))  # type: ignore[arg-type]
 
-    async def update(self, change: Callable[[Controls], Controls]) -> Controls:
+    async def update(
+        self, change: Callable[[Controls], Controls], audited: AuditedAction | None = None
+    ) -> Controls:
         """Change the file for all ingress replicas, and apply it here at once.
 
+        Args:
+            change: from the present controls to the new ones.
+            audited: the action of an operator, which is not taken unless the audit log has its
+                first line; None for a change that the service makes by itself.
+
         Raises:
-            ArtifactError: the current file is broken.
+            ArtifactError: the current file or the audit log is broken.
             ChangeNotBegun: an earlier change hangs on the disk; nothing has changed.
             LoadTimeout: the disk hangs; the change may still be written once it responds.
             OSError: it cannot be written; nothing has changed.
@@ -96,7 +104,7 @@ class LayerSwitches:
             if self._is_writing:
                 raise ChangeNotBegun("an earlier change is still being written")
             self._reading = None
-            writing = asyncio.create_task(asyncio.to_thread(change_controls, self._state, change))
+            writing = asyncio.create_task(asyncio.to_thread(self._change, change, audited))
             self._writing = writing
             # retrieve the error of a task whose caller got a timeout
             writing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
@@ -106,6 +114,15 @@ class LayerSwitches:
             changed = writing.result()
             self._apply(changed)
             return changed
+
+    def _change(
+        self, change: Callable[[Controls], Controls], audited: AuditedAction | None
+    ) -> Controls:
+        if audited is None:
+            return change_controls(self._state, change)
+        with audited:
+            audited.begin()
+            return change_controls(self._state, change)
 
     def _reload_failed(self, error: LoadFailure) -> None:
         """Keep the previous controls; before the first reload, those of the settings apply."""

@@ -1,7 +1,8 @@
 """The routes for operators: the status of the ensemble, and the switches of its layers.
 
-Reading requires the scope `read`, switching the scope `manage`; liveness and readiness are public.
-Operators can disable and enable layers here. They can neither publish a model nor trust one.
+Reading requires the scope `read`. Switching requires the scope `operate`, which no other scope
+implies, because a switch affects all tenants; each is a line of the audit log. Liveness and
+readiness are public. Operators can neither publish a model nor trust one here.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from deployments.web import (
     Answer,
     Scope,
     ScopedRoute,
+    actor_of,
+    allows,
     as_json,
     caller_of,
     describe_code,
@@ -47,10 +50,11 @@ from deployments.web import (
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.layers import LAYERS
 from ensemble.runtime import Controls, LoadCheck
-from ensemble.store import Tenant
+from ensemble.store import Action, AuditedAction, Store, Tenant, Trust
 
 __all__ = ["OperatorRoutes"]
 
+RECORDED_WITHIN_S = 5.0  # two lines of the audit log, while an operator waits
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -84,7 +88,8 @@ class OperatorRoutes:
             _state_route(
                 "/health",
                 self._health,
-                "Show whether the ensemble is complete; always 200 while the process can respond",
+                "Show whether the ensemble is complete; always 200 while the process can respond. Only "
+                "a key with the scope `read` gets versions, reasons and names of models",
                 Health,
                 needs=None,
             ),
@@ -92,14 +97,14 @@ class OperatorRoutes:
                 ScopedRoute(
                     path,
                     self._ready,
-                    needs=needs,
+                    needs=None,
                     tag="state",
                     summary=f"Show whether the service can score; 503 before that{name}",
                     answers={200: Answer(Ready, "It can"), 503: Answer(Ready, "It cannot yet")},
                 )
-                for path, needs, name in (
-                    ("/ready", None, "; a degraded ensemble is ready"),
-                    ("/v2/health/ready", Scope.READ, " (route of the Open Inference Protocol)"),
+                for path, name in (
+                    ("/ready", "; a degraded ensemble is ready"),
+                    ("/v2/health/ready", " (route of the Open Inference Protocol)"),
                 )
             ),
             _state_route(
@@ -107,6 +112,7 @@ class OperatorRoutes:
                 self._live,
                 "Show that the process responds (route of the Open Inference Protocol)",
                 Live,
+                needs=None,
             ),
             _state_route(
                 "/v1/status",
@@ -142,8 +148,10 @@ class OperatorRoutes:
             ),
         ]
 
-    async def _health(self, _: Request) -> Response:
-        return as_json((await (await self._pipelines.for_tenant()).status()).health())
+    async def _health(self, request: Request) -> Response:
+        status = await (await self._pipelines.for_tenant()).status()
+        is_reader = allows(request.scope, Scope.READ)
+        return as_json(status.health() if is_reader else status.public_health())
 
     async def _live(self, _: Request) -> Response:
         return as_json(Live(live=True))
@@ -199,9 +207,29 @@ class OperatorRoutes:
             )
         self._testing.add(layer)
         try:
+            await self._record_test(request, layer)
             return as_json(await self._tested(layer))
+        except (ArtifactError, OSError, TimeoutError) as error:
+            log_event(
+                logging.ERROR,
+                "audit_log_not_written",
+                {"layer": layer, "error": str(error), "error_type": type(error).__name__},
+            )
+            unwritten = "the audit log could not be written, so nothing was tested"
+            return error_response(request, 503, "CONTROLS_NOT_KEPT", unwritten)
         finally:
             self._testing.discard(layer)
+
+    async def _record_test(self, request: Request, layer: str) -> None:
+        """Write a test into the audit log before it runs; it changes nothing, so it is done."""
+        audited = self._audited(request, Action.TEST_LAYER, layer)
+
+        def record() -> None:
+            with audited:
+                audited.begin()
+
+        async with asyncio.timeout(RECORDED_WITHIN_S):
+            await asyncio.to_thread(record)
 
     async def _tested(self, layer: str) -> LayerTest:
         started = time.monotonic()
@@ -238,22 +266,21 @@ class OperatorRoutes:
         )
 
     async def _disable(self, request: Request) -> Response:
-        layer = self._named(request)
-        return await self._switched(request, layer, lambda now: now.with_disabled(layer))
+        return await self._switched(request, Action.DISABLE_LAYER, Controls.with_disabled)
 
     async def _enable(self, request: Request) -> Response:
-        layer = self._named(request)
-        return await self._switched(request, layer, lambda now: now.with_enabled(layer))
+        return await self._switched(request, Action.ENABLE_LAYER, Controls.with_enabled)
 
     async def _reset(self, request: Request) -> Response:
-        layer = self._named(request)
-        return await self._switched(request, layer, lambda now: now.with_reset(layer))
+        return await self._switched(request, Action.RESET_LAYER, Controls.with_reset)
 
     async def _switched(
-        self, request: Request, layer: str, change: Callable[[Controls], Controls]
+        self, request: Request, action: Action, change: Callable[[Controls, str], Controls]
     ) -> Response:
+        layer = self._named(request)
+        audited = self._audited(request, action, layer)
         try:
-            controls = await self._switches.update(change)
+            controls = await self._switches.update(lambda now: change(now, layer), audited)
         except (ArtifactError, OSError, ValueError) as error:
             log_event(
                 logging.ERROR,
@@ -280,6 +307,13 @@ class OperatorRoutes:
                 resets=controls.resets.get(layer, 0),
             )
         )
+
+    def _audited(self, request: Request, action: Action, layer: str) -> AuditedAction:
+        """The action of a caller on a layer, for the audit log."""
+        settings = self._settings
+        no_trust = Trust({}, frozenset())  # nothing of the store is read
+        store = Store(settings.state, settings.shipped, no_trust, actor_of(request))
+        return AuditedAction(store, caller_of(request.scope).tenant, action, f"layer {layer}")
 
     def _named(self, request: Request) -> str:
         """The layer that the path names.
@@ -312,12 +346,12 @@ def _switch_route(
     summary: str,
     schema: type = SwitchedLayer,
     *,
-    error: str = "CONTROLS_NOT_KEPT",
+    error: str = "",
 ) -> ScopedRoute:
     return ScopedRoute(
         f"/v1/layers/{{layer}}/{verb}",
         endpoint,
-        needs=Scope.MANAGE,
+        needs=Scope.OPERATE,
         methods=["POST"],
         tag="switches",
         summary=summary,
@@ -327,7 +361,7 @@ def _switch_route(
             )
         ],
         answers={200: Answer(schema, "The result")},
-        errors=["UNKNOWN_LAYER", error],
+        errors=["UNKNOWN_LAYER", "CONTROLS_NOT_KEPT", *([error] if error else [])],
     )
 
 

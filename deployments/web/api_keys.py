@@ -75,7 +75,8 @@ class Scope(StrEnum):
 
     SCORE = "score"  # request verdicts
     TRAIN = "train"  # start and stop training jobs
-    MANAGE = "manage"  # promote, delete, switch layers
+    MANAGE = "manage"  # promote and delete the models of the tenant
+    OPERATE = "operate"  # disable, enable, reset and test the layers, for all tenants
     READ = "read"  # read models, jobs and status
 
 

@@ -54,7 +54,7 @@ _PREFIX, _SUFFIX = "audit-", ".jsonl"
 
 
 class Action(StrEnum):
-    """An audited action on the store or on API keys."""
+    """An audited action on the store, on API keys or on the layers of the service."""
 
     PUBLISH = "publish"
     PUBLISH_RELEASE = "publish_release"
@@ -68,6 +68,10 @@ class Action(StrEnum):
     IMPORT = "import"
     CREATE_KEY = "create_key"
     REVOKE_KEY = "revoke_key"
+    DISABLE_LAYER = "disable_layer"
+    ENABLE_LAYER = "enable_layer"
+    RESET_LAYER = "reset_layer"
+    TEST_LAYER = "test_layer"
 
 
 class Outcome(StrEnum):
@@ -130,7 +134,7 @@ class AuditedAction:
 
     Args:
         store: its actor, clock and log are used.
-        tenant: tenant on whose models or keys the action is.
+        tenant: tenant on whose models or keys the action is, or whose caller acts.
         action: kind of action.
         what: target; `begin` may replace it.
         digest: SHA-256 of the target, if known already; `begin` may replace it.

@@ -15,6 +15,7 @@ import pytest
 
 from deployments.config.settings import read_settings
 from deployments.management.training_actor import FitWork
+from deployments.web.api_keys import Scope
 from ensemble.store.layout import Store
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.data.tabular_rows import Step
@@ -43,6 +44,7 @@ async def never_ends(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
 
 
 BODY = {"network_data": rows()}
+TRAINER = [Scope.TRAIN, Scope.READ]
 
 
 @pytest.fixture
@@ -64,6 +66,7 @@ def open_managed(
         made = ManagementClient(read_settings(overrides), meter, run=run)
         for tenant in ("acme", "banks"):
             made.key_of(tenant)
+        made.key_of("acme", TRAINER)
         made.open()
         opened.append(made)
         return made
@@ -338,3 +341,34 @@ def test_without_a_signing_key_no_job_is_taken(
 
 def code_of(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_a_key_that_may_only_train_replaces_no_champion_by_default(
+    open_managed: Callable[..., ManagementClient],
+) -> None:
+    """What a scope may not do explicitly, it may not do by the default of a field."""
+    managed = open_managed(fit_here)
+    trainer = managed.key_of("acme", TRAINER)
+
+    accepted = managed.request("POST", "/models/train", headers=trainer, json=BODY)
+    job = managed.finished_job(accepted.headers["location"])
+
+    assert (job["status"], job["is_champion"]) == ("done", False)
+    assert as_acme(managed)("GET", f"/models/{NAME}/info").json()["aliases"] == []
+
+
+def test_a_key_that_may_only_train_is_refused_when_it_asks_for_a_promotion(
+    open_managed: Callable[..., ManagementClient],
+) -> None:
+    managed = open_managed(fit_here)
+
+    answer = managed.request(
+        "POST",
+        "/models/train",
+        headers=managed.key_of("acme", TRAINER),
+        json=BODY | {"promote": True},
+    )
+
+    assert code_of(answer) == (403, "FORBIDDEN")
+    assert "`manage`" in answer.json()["error"]["message"]
+    assert as_acme(managed)("GET", "/models/jobs").json() == {"jobs": []}

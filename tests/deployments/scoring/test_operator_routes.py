@@ -453,6 +453,6 @@ def test_the_document_names_the_scope_of_a_switch(client: IngressClient, switch:
         f"/v1/layers/{{layer}}/{switch}"
     ]["post"]
 
-    assert "scope `manage`" in operation["description"]
+    assert "scope `operate`" in operation["description"]
     assert operation["security"] == [{"key": []}]
     assert "404" in operation["responses"]

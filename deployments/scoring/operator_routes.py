@@ -212,7 +212,7 @@ class OperatorRoutes:
         except (ArtifactError, OSError, TimeoutError) as error:
             log_event(
                 logging.ERROR,
-                "audit_log_not_written",
+                "controls_not_kept",
                 {"layer": layer, "error": str(error), "error_type": type(error).__name__},
             )
             unwritten = "the audit log could not be written, so nothing was tested"

@@ -24,6 +24,11 @@ __all__ = ["openapi_document", "schemas_of"]
 
 _ALWAYS = ("INTERNAL_ERROR",)
 _OF_KEYS = ("UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED")
+_OF_PAGES = (
+    "Every route refuses a request of a web page that is not listed and may change something (403, "
+    "`FOREIGN_ORIGIN`) and, with authentication off, one whose `Host` names neither loopback nor a "
+    "listed host (421, `UNKNOWN_HOST`)."
+)
 _REQUEST_ID = {
     "X-Request-ID": {
         "description": "Id of the request, as given or made; the log has it",
@@ -67,7 +72,7 @@ def openapi_document(
         "info": {
             "title": title,
             "version": version("axon"),
-            "description": about,
+            "description": f"{about}\n\n{_OF_PAGES}",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],

@@ -118,7 +118,7 @@ MENDABLE = [
     ),
     pytest.param(
         ("create", "--tenant", "acme", "--scope", "scores"),
-        "a scope is one of score, train, manage, read",
+        "a scope is one of score, train, manage, operate, read",
         id="wrong scope",
     ),
     pytest.param((*CREATE, "--name", "[red]"), "a name is", id="wrong name"),

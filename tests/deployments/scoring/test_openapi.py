@@ -359,6 +359,7 @@ PROVOKED: dict[tuple[str, str], dict[str, Provoke]] = {
     ("post", "/v1/layers/{layer}/test"): {
         "404": lambda client: client.post("/v1/layers/nowhere/test", b""),
         "409": twice_at_once,
+        "503": without_a_state_folder("test"),
     },
     **{
         ("post", f"/v1/layers/{{layer}}/{verb}"): {

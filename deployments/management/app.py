@@ -112,6 +112,7 @@ class ManageApp:
             {layer: Replicas(layer, partial(find_layer, layer), within_s) for layer in LAYERS},
             registry,
             read_body,
+            self._settings.management.max_rows,
         )
 
     def __serve_build_asgi_app__(self) -> Starlette:

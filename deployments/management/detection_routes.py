@@ -40,6 +40,7 @@ from ensemble.errors import (
     FeatureMismatch,
     MalformedEvent,
     NotServing,
+    TooManyRows,
 )
 from ensemble.layers import LAYERS, layers_by_model
 from ensemble.runtime import SlotState
@@ -65,6 +66,7 @@ class DetectionRoutes:
         layers: layer -> its replicas in the scoring application.
         registry: runs work on the registry of the caller's tenant.
         read_body: reads JSON bodies.
+        max_rows: rows of one request.
     """
 
     authenticator: Authenticator
@@ -72,6 +74,7 @@ class DetectionRoutes:
     layers: Mapping[str, Replicas]
     registry: CallerRegistry
     read_body: BodyReader
+    max_rows: int
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
@@ -115,6 +118,8 @@ class DetectionRoutes:
         reject_unknown_query(request)
         model = model_of(request)
         body = await self.read_body(request, request_bodies.RowsToRate)
+        if len(body.network_data) > self.max_rows:  # before a row is decoded
+            raise TooManyRows(len(body.network_data), self.max_rows)
         await self.authenticator.consume(caller_of(request.scope), len(body.network_data))
         rows, refused = _rows_of(body.network_data)
         detections, owner = await self._rated(request, model, list(rows.values()), body.missing)

@@ -16,6 +16,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from deployments.config.settings import read_settings
+from deployments.management import detection_routes
 from ensemble.errors import ArtifactCorrupt, TooManyRows
 from ensemble.events import Kind
 from ensemble.runtime.model_state import KindState, SlotState
@@ -316,6 +317,19 @@ def test_a_detector_that_hangs_costs_its_time_and_not_more(
     managed = open_managed({"replicas_within_s": 0.05}, detectors=ReplicasHandle(Hanging()))
 
     assert code_of(detect(managed, {"network_data": [ORDINARY]})) == (503, "DEPLOYMENT_UNAVAILABLE")
+
+
+def test_no_row_is_decoded_of_a_request_with_too_many(
+    open_managed: Open,
+    publish_for: Callable[..., BundleRef],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four million rows in 8 MB were decoded before they were counted: management hung for 38 s."""
+    publish_for("acme")
+    managed = open_managed({"max_rows": 2})
+    monkeypatch.setattr(detection_routes, "_decode_row", lambda _: pytest.fail("it was decoded"))
+
+    assert code_of(detect(managed, {"network_data": [{}] * 3})) == (422, "TOO_MANY_ROWS")
 
 
 TRACEBACK = "a traceback with /a/path"

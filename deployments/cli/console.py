@@ -12,7 +12,17 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-__all__ = ["Column", "coloured", "err", "minutes", "out", "plain", "print_json", "table"]
+__all__ = [
+    "Column",
+    "coloured",
+    "err",
+    "minutes",
+    "out",
+    "plain",
+    "print_json",
+    "print_json_line",
+    "table",
+]
 
 out, err = Console(highlight=False), Console(highlight=False, stderr=True)
 GAP = 2  # spaces between two columns of a table
@@ -88,7 +98,24 @@ def _turned(cells: Sequence[Sequence[str]], columns: int) -> list[list[str]]:
 
 def print_json(value: object) -> None:
     """Print one JSON document for programs: without colours and line wrapping."""
-    out.file.write(json.dumps(value, indent=2, ensure_ascii=False, default=asdict) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=asdict)
+    out.file.write("\n".join(map(escaped_json, text.split("\n"))) + "\n")
+
+
+def print_json_line(encoded: bytes) -> None:
+    """Print one JSON document on a line of its own, for programs."""
+    out.file.write(escaped_json(encoded.decode()) + "\n")
+
+
+def escaped_json(line: str) -> str:
+    """Write characters of a line of JSON that a terminal obeys or hides as escapes of JSON.
+
+    JSON may contain them as they are: U+009B begins an escape code, and bidirectional marks turn
+    the order of what is read.
+    """
+    if line.isprintable():
+        return line
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
 def minutes(at: str | float | None) -> str:

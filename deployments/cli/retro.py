@@ -55,7 +55,8 @@ def findings(
         latest[one.digest, one.at] = (one, now)
     shown = list(latest.values())[-limit:] if limit else list(latest.values())
     if is_jsonl(output, as_json=as_json):
-        console.out.file.writelines(msgspec.json.encode(one).decode() + "\n" for one, _ in shown)
+        for one, _ in shown:
+            console.print_json_line(msgspec.json.encode(one))
     elif shown:
         console.out.print(_table(shown))
         console.out.print(

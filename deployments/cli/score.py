@@ -90,7 +90,7 @@ def score(
                 bars.update(task, completed=events)
                 if is_jsonl(output, as_json=as_json):
                     encoded = msgspec.json.encode({"line": line, **verdict})
-                    console.out.file.write(encoded.decode() + "\n")
+                    console.print_json_line(encoded)
                 else:
                     rows.append((line, verdict))
                 if events == limit:

@@ -125,3 +125,22 @@ def test_json_is_one_document(
 
     assert result.exit_code == 0, result.output
     assert isinstance(json.loads(result.stdout), dict | list)
+
+
+HOSTILE = ["\u009b2J", "\u202emoc.live", "\u2066x\u2069", "\u200bx", "\U0001f4a3", "\U000e0041"]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_json_for_a_terminal_has_nothing_that_it_obeys_or_hides(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """A tenant names its models and events; an operator reads them in a terminal."""
+    monkeypatch.setattr(console, "out", Console(highlight=False))
+
+    console.print_json({"name": text})
+    console.print_json_line(json.dumps({"name": text}, ensure_ascii=False).encode())
+
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", "").isprintable()
+    lines = printed.split("\n}\n")
+    assert json.loads(lines[0] + "}") == json.loads(lines[1]) == {"name": text}

@@ -224,7 +224,12 @@ class Service:
 
 
 def start_service(
-    folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool, port: int | None = None
+    folder: Path,
+    bodies: Sequence[bytes],
+    *,
+    on_three_nodes: bool,
+    port: int | None = None,
+    auth: str = "off",
 ) -> Service:
     """Start a service and return at once; `Service.await_complete` waits for it.
 
@@ -233,6 +238,7 @@ def start_service(
         bodies: requests for `Service.callers`.
         on_three_nodes: start two replicas of everything on three nodes, otherwise one.
         port: on loopback; None for a free port.
+        auth: `keys` or `off`.
     """
     port = port or free_port()
     shipped, state, log, file = (
@@ -259,12 +265,12 @@ def start_service(
         },
         "ingress": each,
         "layers": dict.fromkeys(LAYERS_OF_FLOWS, each),
-        "auth": {"mode": "off"},
+        "auth": {"mode": auth},
     }
     file.write_text(yaml.safe_dump(config))
     # `axon trust init` makes the key, if a test needs one
     environment = _environment() | {"AXON_SIGNING_KEY": str(folder / "signing.key")}
-    options = ["--config", str(file), "--port", str(port), "--auth", "off"]
+    options = ["--config", str(file), "--port", str(port), "--auth", auth]
     serve = ["deployments.cli", "serve", *options]
     command = ["tests.faults.three_nodes", str(file), str(port)] if on_three_nodes else serve
     with log.open("wb") as output:

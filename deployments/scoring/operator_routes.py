@@ -88,8 +88,8 @@ class OperatorRoutes:
             _state_route(
                 "/health",
                 self._health,
-                "Show whether the ensemble is complete; always 200 while the process can respond. Only "
-                "a key with the scope `read` gets versions, reasons and names of models",
+                "Show whether the ensemble is complete; always 200 while the process can respond. "
+                "Versions, reasons and names of models are for keys with the scope `read`",
                 Health,
                 needs=None,
             ),

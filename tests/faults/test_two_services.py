@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.support.running_service import (
@@ -65,7 +66,10 @@ def two_services(
 
     closed, is_open = start("keys"), start("off")
     for service in (closed, is_open):
-        wait_until(lambda service=service: is_ready(service), 2 * STARTED_WITHIN_S)  # type: ignore[misc]
+        wait_until(partial(is_ready, service), 2 * STARTED_WITHIN_S)
+        assert wait_until(
+            lambda service=service: bool(service.replicas("ingress")), STARTED_WITHIN_S
+        )
     yield closed, is_open
     for service in (closed, is_open):
         service.end()
@@ -75,6 +79,11 @@ def is_ready(service: Service) -> bool:
     with suppress(httpx.HTTPError, ValueError):
         return bool(service.get("/ready")["ready"])
     return False
+
+
+def is_back(service: Service, killed: psutil.Process) -> bool:
+    """Whether the service has a new ingress; `/ready` alone may be the answer of the other one."""
+    return service.has_replaced("ingress", killed) and is_ready(service)
 
 
 @pytest.mark.skipif(not IS_LONG, reason="its minutes are spent in the long form, AXON_VERIFY=1")
@@ -88,9 +97,9 @@ def test_a_service_without_an_ingress_is_not_answered_for_by_another(
         probe.start()
     for _ in range(KILLS):
         for service in two_services:
-            kill(service.only_replica("ingress"))
-            time.sleep(1.0)
-            assert wait_until(lambda service=service: is_ready(service), BACK_WITHIN_S)  # type: ignore[misc]
+            killed = service.only_replica("ingress")
+            kill(killed)
+            assert wait_until(partial(is_back, service, killed), BACK_WITHIN_S)
     of_closed, of_open = (probe.stop() for probe in probes)
     print(f"\nwith keys: {dict(of_closed)}; without: {dict(of_open)}")
 

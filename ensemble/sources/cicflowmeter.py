@@ -80,9 +80,10 @@ class _CicFlowMeter:
                 except StopIteration:
                     break
                 except (csv.Error, OSError, EOFError, zlib.error) as problem:
+                    is_counted = isinstance(problem, csv.Error)
+                    line = lines.line_num + (0 if is_counted else 1)
                     broken = (
-                        f"from line {lines.line_num + 1} on the file cannot be read:"
-                        f" {type(problem).__name__}"
+                        f"from line {line} on the file cannot be read: {type(problem).__name__}"
                     )
                     break
                 if cells:

@@ -152,6 +152,14 @@ BAD = [
 ]
 
 
+def test_the_line_from_which_a_file_cannot_be_read_is_named(write: Write) -> None:
+    """`csv` refuses a cell of 128 KiB; it has counted the line then."""
+    path = write(FEATURE_NAMES, [a_line(1), [*a_line()[:-1], "x" * (1 << 18)], a_line(2)])
+
+    with pytest.raises(UnreadableSource, match="from line 3 on the file cannot be read: Error"):
+        read(path)
+
+
 @pytest.mark.parametrize(("line", "column", "problem"), BAD)
 def test_a_bad_line_is_skipped_and_named(
     write: Write, line: list[object], column: str, problem: str

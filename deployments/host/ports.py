@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 
-__all__ = ["PORTS_EACH", "PORTS_FROM", "PORT_BLOCKS", "free_port", "own_ports"]
+__all__ = ["PORTS_EACH", "PORTS_FROM", "PORT_BLOCKS", "own_ports"]
 
 # Below the ports that the system gives out by itself (Linux: from 32,768).
 PORTS_FROM, PORTS_EACH, PORT_BLOCKS = 20_000, 100, 127
@@ -31,7 +30,9 @@ def own_ports() -> tuple[socket.socket, range]:
     Raises:
         OSError: every block is in use.
     """
-    for first in _shuffled_blocks():
+    blocks = range(PORTS_FROM, PORTS_FROM + PORTS_EACH * PORT_BLOCKS, PORTS_EACH)
+    # in random order: services that start at once try others
+    for first in random.SystemRandom().sample(blocks, PORT_BLOCKS):
         ports = range(first + 1, first + PORTS_EACH)
         try:
             owner = _listen(first)
@@ -41,21 +42,8 @@ def own_ports() -> tuple[socket.socket, range]:
         if all(map(_is_free, ports)):
             return owner, ports
         owner.close()
-    last = PORTS_FROM + PORTS_EACH * PORT_BLOCKS - 1
+    last = blocks[-1] + PORTS_EACH - 1
     raise OSError(f"every block of {PORTS_EACH} ports from {PORTS_FROM} to {last} is in use")
-
-
-def free_port() -> int:
-    """A port of loopback that no process listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _shuffled_blocks() -> Iterator[int]:
-    """The first port of each block, in random order: services that start at once try others."""
-    blocks = range(PORTS_FROM, PORTS_FROM + PORTS_EACH * PORT_BLOCKS, PORTS_EACH)
-    yield from random.SystemRandom().sample(blocks, PORT_BLOCKS)
 
 
 def _listen(port: int) -> socket.socket:

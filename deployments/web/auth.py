@@ -179,32 +179,28 @@ class Authenticator:
         if self._keys is not None:
             self._keys.log_problem(error)
 
-    def identify(self, scope: AsgiScope) -> None:
-        """Put the caller of a public request into `scope` if its key is valid; refuse nothing."""
-        if self._keys is None:
-            scope[_CALLER] = self._anonymous
-        elif (token := _token_of(scope["headers"])) and (key := self._keys.find(token)):
-            scope[_CALLER] = Caller(key.tenant, key.scopes, key.id)
+    def identify(self, scope: AsgiScope) -> Caller | None:
+        """Put the caller into `scope` if its key is valid, and return it; refuse nothing."""
+        caller = self._anonymous if self._keys is None else _caller_by_key(self._keys, scope)
+        if caller is not None:
+            scope[_CALLER] = caller
+        return caller
 
     async def authenticate(self, scope: AsgiScope) -> Response | None:
         """Put the caller into `scope`, or return the refusal.
 
         Reads nothing of the body; waits only to refuse.
         """
-        if self._keys is None:
-            scope[_CALLER] = self._anonymous
-            return None
-        key = self._keys.find(_token_of(scope["headers"]))
-        if key is None:
+        caller = self.identify(scope)
+        if caller is None:
             if self._unauthenticated.consume(self._anonymous.tenant):
                 await self._tarpit.wait()
             challenge = {"WWW-Authenticate": "Bearer"}
             return self._refusal(scope, 401, UNAUTHORIZED, NO_KEY, challenge)
-        if wait_s := self._limits.consume(key.tenant):
+        if self._keys is not None and (wait_s := self._limits.consume(caller.tenant)):
             await self._tarpit.wait()
             limited, headers = RateLimited(int(wait_s)), {"Retry-After": str(int(wait_s))}
-            return self._refusal(scope, 429, limited.code, str(limited), headers, key)
-        scope[_CALLER] = Caller(key.tenant, key.scopes, key.id)
+            return self._refusal(scope, 429, limited.code, str(limited), headers, caller)
         return None
 
     def reject_scope(self, scope: AsgiScope, needs: Scope) -> Response:
@@ -234,9 +230,9 @@ class Authenticator:
         code: str,
         message: str,
         headers: Mapping[str, str],
-        key: Key | None = None,
+        caller: Caller | None = None,
     ) -> Response:
-        self._count(code, key.id if key else "", key.tenant if key else "")
+        self._count(code, caller.key_id if caller else "", caller.tenant if caller else "")
         response = error_response(Request(scope), status, code, message)
         response.headers.update(headers)
         return response
@@ -247,6 +243,12 @@ class Authenticator:
         if suppressed is not None:
             fields = {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed}
             log_event(logging.WARNING, "request_refused", fields)
+
+
+def _caller_by_key(keys: Keys, scope: AsgiScope) -> Caller | None:
+    token = _token_of(scope["headers"])
+    key = keys.find(token) if token else None
+    return None if key is None else Caller(key.tenant, key.scopes, key.id)
 
 
 def _token_of(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -50,14 +50,13 @@ class BrowserGuard:
     def refusal(self, scope: AsgiScope) -> str:
         """Return the code of the refusal of a request, "" to admit it."""
         host, origin = _host_and_origin(scope["headers"])
-        if self.hosts is not None and not self._is_known(_name_of(host)):
-            return UNKNOWN_HOST
+        if self.hosts is not None:
+            name = _name_of(host)
+            if name not in self.hosts and not is_loopback(name):
+                return UNKNOWN_HOST
         if origin is None or scope["method"] in READING or origin in self.origins:
             return ""
         return "" if host and urlsplit(origin).netloc == host else FOREIGN_ORIGIN
-
-    def _is_known(self, name: str) -> bool:
-        return self.hosts is None or is_loopback(name) or name in self.hosts
 
 
 def _host_and_origin(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str | None]:

@@ -110,8 +110,8 @@ def _feature_at(place: str) -> str:
     _, found, position = place.removesuffix("]").rpartition("features[")
     if not found or not position.isdecimal() or len(position) > MOST_DIGITS:
         return ""
-    names = FEATURE_NAMES[int(position) : int(position) + 1]
-    return "".join(f" for {name}" for name in names)
+    index = int(position)
+    return f" for {FEATURE_NAMES[index]}" if index < len(FEATURE_NAMES) else ""
 
 
 def _first_non_number(body: bytes) -> str:

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.host import prepare_environment
-from deployments.host.ports import free_port
 from tests.load.flows import made_up_flows, single_bodies
 from tests.load.traffic import Load, drive
+from tests.support.ports import free_port
 
 CALM_S, LOAD_S, AFTER_S = 3.0, 30.0, 60.0
 EAGER: dict[str, Any] = {

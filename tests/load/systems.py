@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from deployments.host.ports import free_port
+from tests.support.ports import free_port
 
 __all__ = ["AXON", "SYSTEMS", "StartFailed", "System", "running"]
 

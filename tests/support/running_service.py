@@ -18,8 +18,8 @@ import psutil
 import yaml
 
 from deployments.config.settings import ROOT, Settings, read_settings
-from deployments.host.ports import free_port
 from tests.support.callers import Callers
+from tests.support.ports import free_port
 from tests.support.timing import wait_until
 
 __all__ = [

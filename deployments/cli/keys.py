@@ -13,7 +13,7 @@ from deployments.cli.local_store import operator
 from deployments.cli.options import JsonOption
 from deployments.config import Settings, read_settings
 from deployments.web import Key, KeyRefused, Scope, create_key, find_key, list_keys, revoke_key
-from ensemble.store import Action, AuditedAction, Store, Tenant, Trust
+from ensemble.store import NO_TRUST, Action, AuditedAction, Store, Tenant
 
 __all__ = ["create", "list_all", "revoke"]
 
@@ -147,7 +147,7 @@ def _audit_store(settings: Settings) -> Store:
 
     It needs no trust list, so that a key can be revoked while the trust list is broken.
     """
-    return Store(settings.state, None, Trust({}, frozenset()), operator())
+    return Store(settings.state, None, NO_TRUST, operator())
 
 
 def _description(key: Key) -> str:

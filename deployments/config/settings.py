@@ -29,6 +29,7 @@ from ensemble.rollout import RolloutRules
 from ensemble.store import Tenant
 
 __all__ = [
+    "EMPTY_IF_NONE",
     "ROOT",
     "AuthSettings",
     "FusionSettings",
@@ -65,6 +66,8 @@ def _tenant(name: str) -> str:
 
 
 TenantName = Annotated[str, AfterValidator(_tenant)]
+EMPTY_IF_NONE = BeforeValidator(lambda value: {} if value is None else value)
+"""Reads a key of YAML without entries below it, which is None, as an empty mapping."""
 
 
 class StoreSettings(Strict):

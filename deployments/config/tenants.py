@@ -11,25 +11,20 @@ import logging
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.config.settings import Settings, TenantName
+from deployments.config.settings import EMPTY_IF_NONE, Settings, TenantName
 from deployments.observability import log_event
-from ensemble.store import Store, Tenant, Trust, has_pointer
+from ensemble.store import NO_TRUST, Store, Tenant, has_pointer
 from ensemble.store.files import file_fingerprint
 
 __all__ = ["Limit", "TenantEntry", "Tenants", "TenantsFile", "read_tenants"]
 
 
 LIMIT_BYTES = 4 << 20  # some fifty thousand tenants
-
-
-def _none_is_empty(value: Any) -> Any:  # noqa: ANN401  # YAML may have any value here
-    """Read `tenants:` without entries, which is None in YAML, as an empty mapping."""
-    return {} if value is None else value
 
 
 class TenantEntry(BaseModel):
@@ -55,7 +50,7 @@ class TenantsFile(BaseModel):
 
     tenants: Annotated[
         dict[TenantName, TenantEntry],
-        BeforeValidator(_none_is_empty),
+        EMPTY_IF_NONE,
         Field(default_factory=dict),
     ]
 
@@ -92,7 +87,7 @@ class Tenants:
     def __init__(self, settings: Settings) -> None:
         self._path = settings.tenants
         # only asked which tenants have a pointer, so it needs no trusted key
-        self._store = Store(settings.state, settings.shipped, Trust({}, frozenset()))
+        self._store = Store(settings.state, settings.shipped, NO_TRUST)
         self._generic = tuple(
             Tenant(name) for name in (settings.store.tenant, *settings.store.parents)
         )

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from deployments.config.settings import Settings
+from deployments.config.settings import EMPTY_IF_NONE, Settings
 from ensemble.store import Signer, Trust, key_id_of
 
 __all__ = [
@@ -59,11 +59,6 @@ Public = Annotated[str, AfterValidator(_public)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _none_is_empty(value: Any) -> Any:  # noqa: ANN401  # YAML may have any value here
-    """Read `keys:` without entries, which is None in YAML, as an empty mapping."""
-    return {} if value is None else value
-
-
 class TrustFile(BaseModel):
     """Content of configs/trust.yaml.
 
@@ -74,8 +69,8 @@ class TrustFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    keys: Annotated[dict[KeyId, Public], BeforeValidator(_none_is_empty)]
-    pinned: Annotated[dict[str, Sha256], BeforeValidator(_none_is_empty)]
+    keys: Annotated[dict[KeyId, Public], EMPTY_IF_NONE]
+    pinned: Annotated[dict[str, Sha256], EMPTY_IF_NONE]
 
     @model_validator(mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deployments.config.settings import Settings
 from deployments.config.trust import read_trust
 from deployments.observability import log_event
-from ensemble.store import Store, Trust
+from ensemble.store import NO_TRUST, Store, Trust
 from ensemble.store.files import file_fingerprint
 
 __all__ = ["TrustedStore"]
@@ -26,7 +26,7 @@ class TrustedStore:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         # one value, so that a thread never sees the list of one file with the print of another
-        self._read: tuple[Hashable, Trust] = (None, Trust({}, frozenset()))
+        self._read: tuple[Hashable, Trust] = (None, NO_TRUST)
 
     def __call__(self) -> Store:
         """Open the store with the trust list as it is now."""

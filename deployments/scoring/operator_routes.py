@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -50,7 +50,7 @@ from deployments.web import (
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.layers import LAYERS
 from ensemble.runtime import Controls, LoadCheck
-from ensemble.store import Action, AuditedAction, Store, Tenant, Trust
+from ensemble.store import NO_TRUST, Action, AuditedAction, Store, Tenant
 
 __all__ = ["OperatorRoutes"]
 
@@ -132,7 +132,7 @@ class OperatorRoutes:
                 self._test,
                 "Test whether the models of a layer load; the serving models stay in use",
                 LayerTest,
-                error="TEST_RUNNING",
+                errors=["TEST_RUNNING"],
             ),
             _switch_route(
                 "disable",
@@ -208,15 +208,11 @@ class OperatorRoutes:
         self._testing.add(layer)
         try:
             await self._record_test(request, layer)
-            return as_json(await self._tested(layer))
-        except (ArtifactError, OSError, TimeoutError) as error:
-            log_event(
-                logging.ERROR,
-                "controls_not_kept",
-                {"layer": layer, "error": str(error), "error_type": type(error).__name__},
-            )
+        except (ArtifactError, OSError) as error:
             unwritten = "the audit log could not be written, so nothing was tested"
-            return error_response(request, 503, "CONTROLS_NOT_KEPT", unwritten)
+            return _not_written(request, layer, error, unwritten)
+        else:
+            return as_json(await self._tested(layer))
         finally:
             self._testing.discard(layer)
 
@@ -282,22 +278,13 @@ class OperatorRoutes:
         try:
             controls = await self._switches.update(lambda now: change(now, layer), audited)
         except (ArtifactError, OSError, ValueError) as error:
-            log_event(
-                logging.ERROR,
-                "controls_not_kept",
-                {"layer": layer, "error": str(error), "error_type": type(error).__name__},
-            )
             failed = "the switch could not be written, so nothing was changed; the log says why"
             hangs = (
                 "the disk does not respond: the switch applies once it is written; "
                 "GET /v1/layers shows whether it is"
             )
-            return error_response(
-                request,
-                503,
-                "CONTROLS_NOT_KEPT",
-                hangs if isinstance(error, LoadTimeout) else failed,
-            )
+            message = hangs if isinstance(error, LoadTimeout) else failed
+            return _not_written(request, layer, error, message)
         is_fixed = layer in self._switches.always_disabled
         return as_json(
             SwitchedLayer(
@@ -311,8 +298,7 @@ class OperatorRoutes:
     def _audited(self, request: Request, action: Action, layer: str) -> AuditedAction:
         """The action of a caller on a layer, for the audit log."""
         settings = self._settings
-        no_trust = Trust({}, frozenset())  # nothing of the store is read
-        store = Store(settings.state, settings.shipped, no_trust, actor_of(request))
+        store = Store(settings.state, settings.shipped, NO_TRUST, actor_of(request))
         return AuditedAction(store, caller_of(request.scope).tenant, action, f"layer {layer}")
 
     def _named(self, request: Request) -> str:
@@ -325,6 +311,13 @@ class OperatorRoutes:
         if layer not in self._handles:
             raise UnknownLayer(", ".join(self._handles))
         return layer
+
+
+def _not_written(request: Request, layer: str, error: Exception, message: str) -> Response:
+    """Answer that an act on a layer was not recorded or stored; the log has the error."""
+    fields = {"layer": layer, "error": str(error), "error_type": type(error).__name__}
+    log_event(logging.ERROR, "controls_not_kept", fields)
+    return error_response(request, 503, "CONTROLS_NOT_KEPT", message)
 
 
 def _state_route(
@@ -346,7 +339,7 @@ def _switch_route(
     summary: str,
     schema: type = SwitchedLayer,
     *,
-    error: str = "",
+    errors: Sequence[str] = (),
 ) -> ScopedRoute:
     return ScopedRoute(
         f"/v1/layers/{{layer}}/{verb}",
@@ -361,7 +354,7 @@ def _switch_route(
             )
         ],
         answers={200: Answer(schema, "The result")},
-        errors=["UNKNOWN_LAYER", "CONTROLS_NOT_KEPT", *([error] if error else [])],
+        errors=["UNKNOWN_LAYER", "CONTROLS_NOT_KEPT", *errors],
     )
 
 

@@ -34,13 +34,14 @@ from ensemble.store.releases.list import ReleaseListing
 from ensemble.store.releases.pointer import Pointer, has_pointer, read_pointer
 from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.releases.release_file import Release, read_release
-from ensemble.store.signing import Signer, Trust, key_id_of
+from ensemble.store.signing import NO_TRUST, Signer, Trust, key_id_of
 
 __all__ = [
     "ARCHIVE_LIMIT_BYTES",
     "ARRAYS",
     "CONFIG",
     "GOLDEN",
+    "NO_TRUST",
     "POINTER",
     "Action",
     "Actor",

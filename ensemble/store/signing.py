@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ensemble.errors import ArtifactCorrupt, ArtifactUntrusted
 
-__all__ = ["Document", "Signer", "Trust", "key_id_of", "signed_by", "signed_for"]
+__all__ = ["NO_TRUST", "Document", "Signer", "Trust", "key_id_of", "signed_by", "signed_for"]
 
 PUBLIC_BYTES = 32
 _LINE = re.compile(rb"ed25519 (?P<key>[0-9a-f]{16}) (?P<signature>[A-Za-z0-9+/]{86}==)\n")
@@ -159,6 +159,10 @@ class Trust:
                 "its signature is invalid: it was changed, or signed as another kind of document",
             ) from None
         return text
+
+
+NO_TRUST = Trust({}, frozenset())
+"""Trust in nothing, for a store of which only the audit log or the names of files are used."""
 
 
 def signed_for(

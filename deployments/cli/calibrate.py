@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from deployments.cli import console
-from deployments.cli.current_layers import current_layers, own_models
+from deployments.cli.current_layers import current_layers, fusion_of, own_models
 from deployments.cli.errors import CommandFailed
 from deployments.cli.evaluate import labelled
 from deployments.cli.options import Promote, Publish, StoreOption, TenantOption
@@ -76,11 +76,10 @@ def _calibrate_thresholds(
     flows: FlowTable, target: PublishTarget, rates: tuple[float, float, float]
 ) -> None:
     layers = current_layers(target)
-    if layers.fusion is None:
-        raise TrainingError("the current release has no fusion for flows")
+    current = fusion_of(layers)
     odds = layers.odds(flows.features)
-    fusion = with_thresholds(layers.fusion, odds, rates)
-    old = layers.fusion.thresholds.get(layer_set(fusion.shares))
+    fusion = with_thresholds(current, odds, rates)
+    old = current.thresholds.get(layer_set(fusion.shares))
     fused = layers.fused(odds)
     if old is not None:
         share = float(np.mean(fused > np.log(old.malicious / (1 - old.malicious))))
@@ -103,8 +102,7 @@ def _calibrate_weights(
     if not flows.families.all():
         raise TrainingError("some flows have no label: a weight needs one on every line")
     layers = current_layers(target)
-    if layers.fusion is None:
-        raise TrainingError("the current release has no fusion for flows")
+    current = fusion_of(layers)
     new = {
         layer: flow_odds(model, flows.features)
         for layer, model in own_models(target).items()
@@ -113,12 +111,12 @@ def _calibrate_weights(
     if not new:
         raise TrainingError("the current release has no layer without a weight")
     odds = layers.odds(flows.features) | new
-    fusion = add_layers(layers.fusion, odds, flows.families)
+    fusion = add_layers(current, odds, flows.families)
     for layer in new:
         weight = fusion.shares.get(layer, 0.0)
         gain = "" if weight else ": it adds nothing on these flows"
         console.out.print(f"weight of {layer}: {weight:.3f}{gain}")
-    if fusion.shares.keys() == layers.fusion.shares.keys():
+    if fusion.shares.keys() == current.shares.keys():
         return
     is_benign = ~flows.is_hostile
     fusion = with_thresholds(fusion, {one: odds[one][is_benign] for one in fusion.shares}, rates)

@@ -6,6 +6,7 @@ from deployments.cli.local_models import current_models
 from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
+from ensemble.fusion import Fusion
 from ensemble.layers import LAYERS
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.classifier import FlowClassifier
@@ -14,7 +15,7 @@ from ensemble.model import Model
 from ensemble.runtime import FusionResolver, ReleaseResolver
 from ensemble.training.recipes.flow_ensemble import LAYER_NAMES, FlowLayers
 
-__all__ = ["current_layers", "own_models"]
+__all__ = ["current_layers", "fusion_of", "own_models"]
 
 
 def current_layers(target: PublishTarget) -> FlowLayers:
@@ -51,6 +52,17 @@ def current_layers(target: PublishTarget) -> FlowLayers:
     if gone := sorted(shares.keys() - models.keys() - own.keys()):
         raise TrainingError(f"the fusion has a layer that cannot be loaded: {', '.join(gone)}")
     return FlowLayers(anomaly, behavior, classifier, fusion, own)
+
+
+def fusion_of(layers: FlowLayers) -> Fusion:
+    """Return the fusion of the current layers.
+
+    Raises:
+        TrainingError: the release has none for flows.
+    """
+    if layers.fusion is None:
+        raise TrainingError("the current release has no fusion for flows")
+    return layers.fusion
 
 
 def own_models(target: PublishTarget) -> dict[str, Model]:

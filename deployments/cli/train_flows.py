@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from deployments.cli import console
-from deployments.cli.current_layers import current_layers
+from deployments.cli.current_layers import current_layers, fusion_of
 from deployments.cli.errors import CommandFailed
 from deployments.cli.evaluate import labelled
 from deployments.cli.options import Promote, Publish, Seed, StoreOption, TenantOption
@@ -149,15 +149,14 @@ def _train_benign(file: Path, target: PublishTarget, *, seed: int) -> None:
     """
     flows = benign_flows(file)
     layers = fit_on_benign(flows, current_layers(target), seed)
-    if layers.fusion is None:
-        raise TrainingError("the current release has no fusion for flows")
+    fusion = fusion_of(layers)
     training = _training("flows-benign", flows, seed)
     about = f"What benign flows of this network look like: {DETECTORS}"
     card = flow_card(
         name="anomaly-flow",
         about=about,
         training=training,
-        fusion=layers.fusion,
+        fusion=fusion,
         later=None,
         unseen=None,
         own_traffic=True,

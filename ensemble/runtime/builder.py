@@ -86,7 +86,7 @@ class ModelBuilder:
         parts = [decode_parts(bundle.files) for bundle in bundles]
         what = str(bundles[-1].ref)
         match bundles[-1].ref.model:
-            case ("anomaly-flow" | "anomaly-process" | "classifier-flow") as name:
+            case name if name in _ON_CPU:
                 model = _ON_CPU[name](parts[0])
                 return _proven(model, kind, golden, GOLDEN_TOLERANCE["cpu"], what)
             case "behavior-flow":

@@ -14,36 +14,8 @@ from ensemble.store.signing import Signer
 from tests.support.models_on_disk import ModelsOnDisk
 from tests.support.own_models import trust_signer
 from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
-from tests.support.service_fixtures import (
-    classifier,
-    client,
-    flow_events,
-    flows,
-    meter,
-    open_classifier,
-    open_client,
-    own_state,
-    own_trust,
-    process_events,
-    shipped,
-    slots,
-)
+from tests.support.service_fixtures import *  # noqa: F403  # all fixtures of a service
 from tests.support.slots import resolver_of
-
-__all__ = [
-    "classifier",
-    "client",
-    "flow_events",
-    "flows",
-    "meter",
-    "open_classifier",
-    "open_client",
-    "own_state",
-    "own_trust",
-    "process_events",
-    "shipped",
-    "slots",
-]
 
 
 @pytest.fixture(scope="session")

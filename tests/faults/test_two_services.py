@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -26,32 +25,6 @@ pytestmark = pytest.mark.cluster
 
 KILLS = 20  # of the ingress of each service
 BACK_WITHIN_S = 30.0
-PAUSE_S = 0.01
-
-
-class Probe(threading.Thread):
-    """Sends the same event to a service, without a key, until it is stopped, and counts statuses.
-
-    Each request has a connection of its own, as that of a new caller.
-    """
-
-    def __init__(self, service: Service) -> None:
-        super().__init__(daemon=True)
-        self._url = f"http://127.0.0.1:{service.port}/v1/score"
-        self._body = service.bodies[0]
-        self._is_over = threading.Event()
-        self.statuses: Counter[int] = Counter()
-
-    def run(self) -> None:
-        while not self._is_over.wait(PAUSE_S):
-            with suppress(httpx.HTTPError):
-                answer = httpx.post(self._url, content=self._body, timeout=5.0, trust_env=False)
-                self.statuses[answer.status_code] += 1
-
-    def stop(self) -> Counter[int]:
-        self._is_over.set()
-        self.join()
-        return self.statuses
 
 
 @pytest.fixture
@@ -66,7 +39,7 @@ def two_services(
 
     closed, is_open = start("keys"), start("off")
     for service in (closed, is_open):
-        wait_until(partial(is_ready, service), 2 * STARTED_WITHIN_S)
+        assert wait_until(partial(is_ready, service), 2 * STARTED_WITHIN_S)
         assert wait_until(
             lambda service=service: bool(service.replicas("ingress")), STARTED_WITHIN_S
         )
@@ -92,15 +65,15 @@ def test_a_service_without_an_ingress_is_not_answered_for_by_another(
 ) -> None:
     """One with keys was answered by one without: 200 where 401 is right, for 18 s after a kill."""
     closed, is_open = two_services
-    probes = [Probe(closed), Probe(is_open)]
-    for probe in probes:
-        probe.start()
-    for _ in range(KILLS):
-        for service in two_services:
-            killed = service.only_replica("ingress")
-            kill(killed)
-            assert wait_until(partial(is_back, service, killed), BACK_WITHIN_S)
-    of_closed, of_open = (probe.stop() for probe in probes)
+    with closed.callers(connections=1) as to_closed, is_open.callers(connections=1) as to_open:
+        for _ in range(KILLS):
+            for service in two_services:
+                killed = service.only_replica("ingress")
+                kill(killed)
+                assert wait_until(partial(is_back, service, killed), BACK_WITHIN_S)
+    of_closed, of_open = (
+        Counter(reply.status for reply in callers.replies) for callers in (to_closed, to_open)
+    )
     print(f"\nwith keys: {dict(of_closed)}; without: {dict(of_open)}")
 
     assert of_closed[401] > KILLS

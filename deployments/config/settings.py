@@ -136,7 +136,7 @@ class GuardSettings(Strict):
     failures_in_a_row: Count
     window: Count
     bad_share: Annotated[float, Field(gt=0, le=1)]
-    slow_share: Annotated[float, Field(gt=0, le=1)]
+    hung_s: Positive
     open_s: Positive
     longest_open_s: Positive
     jitter: Share

@@ -2,6 +2,10 @@
 
 Every call returns layer scores: those of the layer, or an abstention.
 
+A call that fails counts against the layer. One that misses its deadline does not: the layer may be
+slow because the machine is. It makes the guard probe the layer (`deployments.scoring.liveness`),
+and only a layer that gives no sign of life is no longer called (P21b).
+
 What Serve's handle raises, read in its source for 2.60 on the gRPC transport of the throughput
 mode: a replica that dies while it computes gives `ActorUnavailableError` (`ActorDiedError` on the
 other transport). One that is being drained may give a bare `AioRpcError`. One that died before it
@@ -25,6 +29,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.config import GuardSettings
 from deployments.observability import LogThrottle, log_event
+from deployments.scoring.liveness import Liveness
 from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch
@@ -48,18 +53,18 @@ class InFlightCall:
         ticket: of the breaker that admitted it; a batch does not wait for a trial call.
         size: number of events in its batch.
         release: name of the requested release.
-        explain: whether an explanation was requested.
         began: when it was started, by the guard's clock.
         elapsed_s: seconds until it ended, 0.0 before.
+        is_given_up: the layer was found hung meanwhile.
     """
 
     call: asyncio.Task[LayerScores]
     ticket: Ticket
     size: int
     release: str
-    explain: bool
     began: float
     elapsed_s: float = 0.0
+    is_given_up: bool = False
 
 
 class GuardedLayer:
@@ -69,7 +74,6 @@ class GuardedLayer:
         layer: its name.
         handle: of its deployment.
         settings: of the guard.
-        deadline_s: of a request, and of a trial call.
         clock: seconds that only rise.
         metrics: counts.
     """
@@ -80,7 +84,6 @@ class GuardedLayer:
         handle: Any,  # noqa: ANN401  # Serve's handle makes its methods on the fly
         settings: GuardSettings,
         *,
-        deadline_s: float,
         clock: Callable[[], float],
         metrics: ScoringMetrics,
     ) -> None:
@@ -88,7 +91,8 @@ class GuardedLayer:
         self._score = handle.score.remote  # once: Serve makes a new handle at every access
         self._fallback_score = LAYERS[layer].fallback_score
         self._is_stateless = LAYERS[layer].is_stateless
-        self._deadline_s, self._slow_s = deadline_s, settings.slow_share * deadline_s
+        self._hung_s = settings.hung_s
+        self._liveness = Liveness(handle, within_s=settings.hung_s, on_hung=self._is_hung)
         rules = BreakerRules(
             failures_in_a_row=settings.failures_in_a_row,
             window=settings.window,
@@ -96,7 +100,7 @@ class GuardedLayer:
             open_s=settings.open_s,
             longest_open_s=settings.longest_open_s,
             jitter=settings.jitter,
-            trial_s=deadline_s,
+            trial_s=settings.hung_s,
         )
         self.breaker = CircuitBreaker(
             rules, clock=clock, jitter=random.random, on_change=self._breaker_changed
@@ -106,6 +110,7 @@ class GuardedLayer:
         self._throttle = LogThrottle(clock)
         self._was_open = False  # at the last log line about the breaker
         self._trials: set[asyncio.Task[None]] = set()  # the event loop references tasks weakly
+        self._in_flight: dict[asyncio.Task[LayerScores], InFlightCall] = {}
 
     def start(
         self, batch: EventBatch, release: str, *, explain: bool
@@ -118,7 +123,8 @@ class GuardedLayer:
             self._bulkhead.leave()
             return self._abstain(LayerStatus.OPEN, LayerOpen.code, len(batch))
         call = asyncio.create_task(self._retried(lambda: self._score(batch, release, explain)))
-        pending = InFlightCall(call, ticket, len(batch), release, explain, self._clock())
+        pending = InFlightCall(call, ticket, len(batch), release, self._clock())
+        self._in_flight[call] = pending
         call.add_done_callback(partial(self._ended, pending))
         if ticket.is_trial:
             trial = asyncio.create_task(self._rate_trial(pending))
@@ -126,49 +132,46 @@ class GuardedLayer:
             trial.add_done_callback(self._trials.discard)
         return pending
 
-    def result(self, pending: InFlightCall, *, excused_s: float) -> LayerScores:
-        """The scores of a call at the deadline; a call that has not ended is cancelled.
+    def try_again(self, batch: EventBatch) -> None:
+        """Start a trial if the breaker is open and its pause is over, so that none needs traffic.
 
         Args:
-            pending: the call.
-            excused_s: the part of its duration that the layer did not cause.
+            batch: events of no caller; their scores are not used.
         """
+        if self.breaker.state is not BreakerState.CLOSED:
+            self.start(batch, ANY_RELEASE, explain=False)
+
+    def result(self, pending: InFlightCall) -> LayerScores:
+        """The scores of a call at the deadline; a call that has not ended is cancelled."""
         is_trial = pending.ticket.is_trial
         if not pending.call.done():
-            self.cancel(pending, excused_s=excused_s)
+            self.cancel(pending)
             if is_trial:
                 return self._abstain(LayerStatus.OPEN, LayerOpen.code, pending.size)
-            self._metrics.failed(self._layer, LayerTimeout.code)
-            return self._abstain(LayerStatus.TIMEOUT, LayerTimeout.code, pending.size)
+            self._liveness.suspect()
+            return self._late(pending)
+        if pending.is_given_up:
+            return self._late(pending)
         code, error_type = self._fault(pending)
         if not is_trial:  # `_rate_trial` rates a trial
             self._report_fault(code, error_type)
-            self.breaker.record(
-                pending.ticket, is_good=not code and not self._is_slow(pending, excused_s)
-            )
+            self.breaker.record(pending.ticket, is_good=not code)
         if code:
             return self._abstain(LayerStatus.FALLBACK, code, pending.size)
         return pending.call.result()
 
-    def cancel(self, pending: InFlightCall, *, excused_s: float) -> None:
+    def cancel(self, pending: InFlightCall) -> None:
         """Cancel a call that has not ended, which frees its place in the layer's queue.
 
         A replica that already computes goes on. A trial call runs on until its own deadline.
         """
-        if pending.ticket.is_trial or pending.call.done():
-            return
-        had_s = self._clock() - pending.began - excused_s
-        # a layer that had less time than `_slow_s` is not rated
-        if pending.call.cancel() and had_s >= self._slow_s:
-            self.breaker.record(pending.ticket, is_good=False)
+        if not pending.ticket.is_trial:
+            pending.call.cancel()
 
     async def call(
         self, request: Callable[[], Awaitable[Response]], *, within_s: float
     ) -> Response:
         """Call a method other than `score` under the same guard. The caller waits; failures raise.
-
-        A slow response is not counted against the layer, as with explanations, because the request
-        may be larger than any event.
 
         Raises:
             LayerError: the layer was not called, did not respond in time, or failed; the code says
@@ -180,7 +183,6 @@ class GuardedLayer:
         if ticket is None:
             self._bulkhead.leave()
             raise LayerOpen(self._layer)
-        began = self._clock()
         call = asyncio.create_task(self._retried(request))
         call.add_done_callback(lambda _: self._bulkhead.leave())
         try:
@@ -193,13 +195,14 @@ class GuardedLayer:
         if error is None:
             error = asyncio.CancelledError() if call.cancelled() else call.exception()
         if error is None:
+            self._liveness.answered()
             self.breaker.record(ticket, is_good=True)
             return call.result()
         call.cancel()
         kind = LayerTimeout if isinstance(error, TimeoutError) else _kind_of(error)
-        # a layer that had less time than `_slow_s` is not rated
-        had_time = self._clock() - began >= self._slow_s
-        if kind is not LayerTimeout or ticket.is_trial or had_time:
+        if kind is LayerTimeout:
+            self._liveness.suspect()
+        if kind is not LayerTimeout or ticket.is_trial:
             self.breaker.record(ticket, is_good=False)
         self._report_fault(kind.code, type(error).__name__)
         raise kind(self._layer) from error
@@ -217,13 +220,29 @@ class GuardedLayer:
             self._metrics.retried(self._layer)
         return await request()
 
-    def _ended(self, pending: InFlightCall, _: asyncio.Task[LayerScores]) -> None:
+    def _ended(self, pending: InFlightCall, call: asyncio.Task[LayerScores]) -> None:
         pending.elapsed_s = self._clock() - pending.began
+        del self._in_flight[call]
         self._bulkhead.leave()
+        if not call.cancelled() and not isinstance(call.exception(), _DIED):
+            self._liveness.answered()
+
+    def _is_hung(self) -> None:
+        """Open the breaker, and end the calls in flight: none of them gets an answer."""
+        if self.breaker.state is not BreakerState.CLOSED:
+            return
+        self.breaker.trip(f"no answer to a call or a probe for {self._hung_s:g} s")
+        for call, pending in self._in_flight.items():
+            pending.is_given_up = True
+            call.cancel()
+
+    def _late(self, pending: InFlightCall) -> LayerScores:
+        self._metrics.failed(self._layer, LayerTimeout.code)
+        return self._abstain(LayerStatus.TIMEOUT, LayerTimeout.code, pending.size)
 
     async def _rate_trial(self, pending: InFlightCall) -> None:
         """Rate a trial call, for which no batch waits, by its own deadline."""
-        await asyncio.wait([pending.call], timeout=self._deadline_s)
+        await asyncio.wait([pending.call], timeout=self._hung_s)
         code, error_type = (
             self._fault(pending)
             if pending.call.done()
@@ -231,11 +250,7 @@ class GuardedLayer:
         )
         pending.call.cancel()
         self._report_fault(code, error_type)
-        self.breaker.record(pending.ticket, is_good=not code and not self._is_slow(pending, 0.0))
-
-    def _is_slow(self, pending: InFlightCall, excused_s: float) -> bool:
-        """Whether a call was slow; calls with an explanation are exempt."""
-        return pending.elapsed_s - excused_s > self._slow_s and not pending.explain
+        self.breaker.record(pending.ticket, is_good=not code)
 
     def _fault(self, pending: InFlightCall) -> tuple[str, str]:
         """The error code and type of a call that ended; "" for a valid response.

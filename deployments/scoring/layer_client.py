@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import numpy as np
 
 from deployments.config import GuardSettings
 from deployments.scoring.guarded_call import GuardedLayer, InFlightCall
 from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.errors import LayerDisabled
-from ensemble.events import EventBatch
+from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
+from ensemble.features.flow import FEATURE_NAMES
 from ensemble.guard import BreakerState, Deadline
 from ensemble.layers import LAYERS
 from ensemble.runtime import SlotState
@@ -31,6 +34,11 @@ Response = TypeVar("Response")
 MIN_SHARE_OF_DEADLINE = 0.1
 NOT_OF_THIS_KIND = "has no opinion on events of this kind"
 DISABLED = "disabled by an operator"
+# one empty event of each kind, for the trial of a layer without traffic
+_NOTHING: Mapping[Kind, EventBatch] = {
+    Kind.FLOW: FlowBatch(("",), ("",), np.zeros((1, len(FEATURE_NAMES)), np.float32)),
+    Kind.PROCESS: ProcessBatch.of([ProcessEvent("")]),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +80,7 @@ class LayerClient:
         self._deadline_s, self.clock = deadline_s, clock
         self._states = {layer: handle.state.remote for layer, handle in handles.items()}
         self._guarded = {
-            layer: GuardedLayer(
-                layer, handle, guard, deadline_s=deadline_s, clock=clock, metrics=metrics
-            )
+            layer: GuardedLayer(layer, handle, guard, clock=clock, metrics=metrics)
             for layer, handle in handles.items()
         }
         self.disabled: frozenset[str] = frozenset()
@@ -97,6 +103,12 @@ class LayerClient:
         """Close a layer's breaker, so that it is called again at once."""
         self._guarded[layer].breaker.reset()
 
+    def try_again(self) -> None:
+        """Try each layer whose breaker is open and whose pause is over, without any traffic."""
+        for layer, guarded in self._guarded.items():
+            if layer not in self.disabled:
+                guarded.try_again(_NOTHING[next(iter(LAYERS[layer].kinds))])
+
     async def score(
         self, batch: EventBatch, release: str, *, explain: bool, since: float
     ) -> tuple[list[LayerScores], Mapping[str, float]]:
@@ -118,13 +130,10 @@ class LayerClient:
                 await asyncio.wait(waited_for, timeout=deadline.left_s(self.clock()))
         except asyncio.CancelledError:  # the client left: its calls must not run on
             for layer, pending in calls.items():
-                self._guarded[layer].cancel(pending, excused_s=0.0)
+                self._guarded[layer].cancel(pending)
             raise
-        common_s = _common_delay_s(calls.values())
         scores = [
-            self._guarded[layer].result(one, excused_s=common_s)
-            if isinstance(one, InFlightCall)
-            else one
+            self._guarded[layer].result(one) if isinstance(one, InFlightCall) else one
             for layer, one in started.items()
         ]
         ended = {layer: call.elapsed_s for layer, call in calls.items() if call.elapsed_s}
@@ -185,16 +194,6 @@ class LayerClient:
             status, score = LayerStatus.DISABLED, spec.fallback_score
             return LayerScores.silent(layer, status, len(batch), DISABLED, score=score)
         return guarded.start(batch, release, explain=explain)
-
-
-def _common_delay_s(calls: Collection[InFlightCall]) -> float:
-    """The duration of the fastest call of a batch; 0.0 if there is no other to compare with.
-
-    It is attributed to a busy ingress or machine and excused for every layer. Otherwise an ingress
-    that is busy for half a deadline would rate all layers as slow, and open all breakers.
-    """
-    elapsed_s = [pending.elapsed_s for pending in calls if pending.call.done()]
-    return min(elapsed_s) if len(calls) > 1 and elapsed_s else 0.0
 
 
 # a response of Serve is awaitable, but no coroutine

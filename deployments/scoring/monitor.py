@@ -68,9 +68,10 @@ class Monitor:
         await self._poller.stop()
 
     async def poll(self) -> None:
-        """Reload the switches, and record the status of the ensemble and of the spool."""
+        """Reload the switches, try open layers, and record the status of ensemble and spool."""
         await self._switches.reload()
         pipeline = await self._pipelines.for_tenant()
+        pipeline.layers.try_again()
         self.record(await pipeline.status())
         self._metrics.retro_counted(self._spool.counts())
         self._meter.refresh()

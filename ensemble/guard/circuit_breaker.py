@@ -30,7 +30,7 @@ class BreakerRules:
     Attributes:
         failures_in_a_row: consecutive failures that open it.
         window: number of calls that are remembered, >= 1.
-        bad_share: share of bad calls in a full window that opens it, in (0, 1].
+        bad_share: share of failed calls in a full window that opens it, in (0, 1].
         open_s: seconds that it stays open at first; doubled by every failed trial.
         longest_open_s: limit of the doubling: the longest that a recovered layer waits for a trial.
         jitter: share by which the open time may be shortened at random, in [0, 1], so that ingress
@@ -61,7 +61,7 @@ class Ticket:
 class CircuitBreaker:
     """Circuit breaker of one layer.
 
-    closed -> open       after consecutive failures, or a share of bad or slow calls in the window
+    closed -> open       after consecutive failures, a share of them in the window, or `trip`
     open -> half open    after a pause that doubles with every failed trial, up to a limit
     half open -> closed  by one good trial, at once for all traffic: without a layer that works,
                          detection would be worse for no reason
@@ -139,11 +139,15 @@ class CircuitBreaker:
         if self._bad_in_a_row >= self._rules.failures_in_a_row:
             self._open(f"{self._bad_in_a_row} failures in a row")
         elif is_full and self._bad_in_window >= self._rules.bad_share * self._rules.window:
-            self._open(
-                f"{self._bad_in_window} of the last {self._rules.window} calls were bad or slow"
-            )
+            self._open(f"{self._bad_in_window} of the last {self._rules.window} calls failed")
         elif is_full:
             self._pause_s = self._rules.open_s
+
+    def trip(self, reason: str) -> None:
+        """Open at once, because the layer is known not to answer; only a closed breaker opens."""
+        self._end_a_lost_trial()
+        if self._state is BreakerState.CLOSED:
+            self._open(reason)
 
     def reset(self) -> None:
         """Close at once and forget all outcomes, at an operator's request."""

@@ -23,6 +23,20 @@ class FakeMethod:
         self.remote = call
 
 
+class Broadcast:
+    """The result of `ReplicasHandle.broadcast`."""
+
+    def __init__(self, answers: list[Awaitable[Any]]) -> None:
+        self._answers = answers
+
+    async def results_async(
+        self, *, timeout_s: float | None = None, return_exceptions: bool
+    ) -> list[Any]:
+        return await asyncio.wait_for(
+            asyncio.gather(*self._answers, return_exceptions=return_exceptions), timeout_s
+        )
+
+
 class FakeHandle:
     """The handle of a layer deployment, around a real slot.
 
@@ -49,6 +63,11 @@ class FakeHandle:
         self.score, self.state, self.test = FakeMethod(score), FakeMethod(state), FakeMethod(test)
         self.classify = FakeMethod(classify_flows)
 
+    def broadcast(self, method: str) -> Broadcast:
+        """Answer a probe at once."""
+        assert method == "check_health"
+        return Broadcast([asyncio.sleep(0)])
+
 
 class DeploymentHandle:
     """The handle of a layer deployment that is an object in this process."""
@@ -56,18 +75,6 @@ class DeploymentHandle:
     def __init__(self, deployment: LayerDeployment) -> None:
         for method in ("score", "state", "test", "classify"):
             setattr(self, method, FakeMethod(getattr(deployment, method)))
-
-
-class Broadcast:
-    """The result of `ReplicasHandle.broadcast`."""
-
-    def __init__(self, answers: list[Awaitable[Any]]) -> None:
-        self._answers = answers
-
-    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
-        return await asyncio.wait_for(
-            asyncio.gather(*self._answers, return_exceptions=return_exceptions), timeout_s
-        )
 
 
 class ReplicasHandle:

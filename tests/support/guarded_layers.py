@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ray.exceptions import ActorDiedError
 
 from deployments.config.settings import read_settings
 from deployments.scoring.scoring_metrics import ScoringMetrics
@@ -26,6 +27,7 @@ from tests.support.timing import Clock
 __all__ = [
     "DEADLINE_S",
     "FLOWS",
+    "HUNG_S",
     "ONE",
     "TWO",
     "CountingMetrics",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 DEADLINE_S = 0.02  # a hung layer takes this time; only tests move the clock of the guard
+HUNG_S = 0.02  # a probe waits for so long; long enough for a layer that answers at once
 FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))
 _RISING = Thresholds(0.1, 0.5, 0.9)
 _FLOW_FUSION = Fusion(
@@ -54,13 +57,23 @@ class FakeLayer:
     def __init__(self, name: str, clock: Clock) -> None:
         self.name, self._clock = name, clock
         self.requested: list[str] = []
+        self.probes = 0
         self.errors: list[BaseException] = []  # raised by the next calls, one each
         self.is_hung = False
+        self.is_dead = False  # no replica is left for a probe
         self.takes_s = 0.0
         self.status, self.score = LayerStatus.LIVE, 0.7
         self.scores_of: dict[str, float] = {}  # release -> another score
         self.gate: asyncio.Event | None = None
         self.was_cancelled = False
+
+    async def check_health(self) -> None:
+        """Answer a probe, unless the layer hangs."""
+        self.probes += 1
+        if self.is_dead:
+            raise ActorDiedError
+        if self.is_hung:
+            await asyncio.get_running_loop().create_future()
 
     # positional, as Serve passes it
     async def __call__(self, batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
@@ -123,7 +136,8 @@ class GuardedPipeline:
     def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
         self.clock, self.metrics = Clock(), CountingMetrics()
         self.layers = {layer: FakeLayer(layer, self.clock) for layer in LAYERS}
-        settings = read_settings(overrides)
+        guard = {"hung_s": HUNG_S, **(overrides or {}).get("guard", {})}
+        settings = read_settings({**(overrides or {}), "guard": guard})
         layers = layer_client(
             self.layers,
             deadline_s=DEADLINE_S,
@@ -146,9 +160,8 @@ class GuardedPipeline:
 
     async def open_behavior(self) -> None:
         self.layers["behavior"].is_hung = True
-        for _ in range(5):
-            await self.score()
-        assert self.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN
+        await self.score()
+        await until(lambda: self.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN)
 
 
 async def until(is_so: Callable[[], bool]) -> None:

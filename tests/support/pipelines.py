@@ -14,7 +14,7 @@ from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.errors import LayerCrashed
-from tests.support.fake_handles import FakeMethod
+from tests.support.fake_handles import ReplicasHandle
 from tests.support.recorded_telemetry import RecordingMeter
 
 __all__ = ["layer_client", "layer_handle", "no_spool", "tenant_pipeline"]
@@ -26,9 +26,15 @@ async def _crashes(*_: object) -> Any:
     raise LayerCrashed("layer")
 
 
-def layer_handle(score: Call = _crashes, state: Call = _crashes) -> SimpleNamespace:
-    """Make a deployment's handle with the two methods that a pipeline calls."""
-    return SimpleNamespace(score=FakeMethod(score), state=FakeMethod(state))
+async def _lives() -> None:
+    """Answer a probe."""
+
+
+def layer_handle(
+    score: Call = _crashes, state: Call = _crashes, check_health: Call = _lives
+) -> ReplicasHandle:
+    """Make the handle of a deployment with one replica, and the methods that a pipeline calls."""
+    return ReplicasHandle(SimpleNamespace(score=score, state=state, check_health=check_health))
 
 
 def layer_client(
@@ -42,7 +48,9 @@ def layer_client(
 ) -> LayerClient:
     """Make a client of layers that are plain coroutines; a layer without a state fails."""
     handles = {
-        layer: layer_handle(call, (states or {}).get(layer, _crashes))
+        layer: layer_handle(
+            call, (states or {}).get(layer, _crashes), getattr(call, "check_health", _lives)
+        )
         for layer, call in calls.items()
     }
     return LayerClient(

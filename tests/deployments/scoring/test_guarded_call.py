@@ -30,7 +30,7 @@ from tests.support.recorded_telemetry import RecordedLog
 # -- the breaker
 
 
-async def test_a_hanging_layer_costs_five_deadlines_and_is_then_not_called() -> None:
+async def test_a_hanging_layer_costs_a_few_deadlines_and_is_then_not_called() -> None:
     """P19, R5: it is not called; the others go on, and the verdict names it."""
     world = GuardedPipeline()
     hung = world.layers["behavior"]
@@ -38,12 +38,86 @@ async def test_a_hanging_layer_costs_five_deadlines_and_is_then_not_called() -> 
 
     said = [(await world.score())["behavior"] for _ in range(30)]
 
-    assert [one.status for one in said] == [LayerStatus.TIMEOUT] * 5 + [LayerStatus.OPEN] * 25
+    statuses = [one.status for one in said]
+    late = statuses.index(LayerStatus.OPEN)
+    assert 1 <= late <= 5
+    assert statuses == [LayerStatus.TIMEOUT] * late + [LayerStatus.OPEN] * (30 - late)
     assert said[-1].reason == "LAYER_OPEN"
-    assert len(hung.requested) == 5
+    assert len(hung.requested) <= late
+    assert hung.probes == 1, "one probe at a time"
     assert len(world.layers["anomaly"].requested) == 30
     assert world.pipeline.layers.breakers["anomaly"].state is BreakerState.CLOSED
     assert world.metrics.breakers == [("behavior", BreakerState.OPEN)]
+
+
+@pytest.mark.parametrize("slow", [["behavior"], list(LAYERS)], ids=["one", "all"])
+async def test_a_layer_that_is_late_and_answers_its_probe_stays_in_use(slow: list[str]) -> None:
+    """P21b: load makes every call late; a breaker that opens for it would blind detection."""
+    world = GuardedPipeline()
+    for layer in slow:
+        world.layers[layer].gate = asyncio.Event()
+
+    said = [await world.score() for _ in range(30)]
+
+    assert {one[layer].status for one in said for layer in slow} == {LayerStatus.TIMEOUT}
+    assert all(world.layers[layer].probes for layer in slow)
+    assert world.metrics.breakers == []
+
+
+async def test_a_reply_that_comes_late_is_a_sign_of_life() -> None:
+    """A replica that computes for long answers no probe, and is not hung."""
+    world = GuardedPipeline({"guard": {"hung_s": 0.2}})
+    behavior = world.layers["behavior"]
+    behavior.is_hung = True
+    await world.score()
+    behavior.is_hung = False  # the probe that is out hangs
+
+    await world.score()
+    await asyncio.sleep(0.3)
+
+    assert behavior.probes == 1
+    assert world.metrics.breakers == []
+
+
+async def test_a_replica_that_is_gone_answers_no_probe() -> None:
+    """A call that finds no replica waits, as one to a hung replica does."""
+    world = GuardedPipeline()
+    behavior = world.layers["behavior"]
+    behavior.gate, behavior.is_dead = asyncio.Event(), True
+
+    await world.score()
+
+    await until(lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN)
+
+
+async def test_calls_in_flight_end_when_their_layer_is_found_hung() -> None:
+    """A batch with a long deadline does not wait it out."""
+    world = GuardedPipeline()
+    world.layers["behavior"].is_hung = True
+    patient = asyncio.create_task(world.score(waited_s=-60.0))
+
+    await world.score()
+    said = (await asyncio.wait_for(patient, 5.0))["behavior"]
+
+    assert said.status is LayerStatus.TIMEOUT
+
+
+async def test_an_open_layer_is_tried_without_traffic() -> None:
+    """The word of the status must not wait for a caller."""
+    world = GuardedPipeline()
+    await world.open_behavior()
+    behavior, calls = world.layers["behavior"], len(world.layers["behavior"].requested)
+    behavior.is_hung = False
+    layers = world.pipeline.layers
+
+    layers.try_again()
+    assert len(behavior.requested) == calls, "its pause is not over"
+    world.clock.now += 2.0
+    layers.try_again()
+
+    await until(lambda: layers.breakers["behavior"].state is BreakerState.CLOSED)
+    layers.try_again()
+    assert len(behavior.requested) == calls + 1, "a layer in use needs no trial"
 
 
 async def test_no_batch_waits_for_a_trial() -> None:
@@ -67,7 +141,7 @@ async def test_no_batch_waits_for_a_trial() -> None:
         said = [(await world.score())["behavior"].status for _ in range(10)]
 
     assert said == [LayerStatus.OPEN] * 10
-    assert len(world.layers["behavior"].requested) == 6, "exactly one trial"
+    assert len(world.layers["behavior"].requested) == 2, "exactly one trial"
     assert waits[0] == len(LAYERS) - 1, "the batch waited for the others only"
 
 
@@ -142,28 +216,14 @@ async def test_a_layer_that_keeps_failing_is_no_longer_called(error: BaseExcepti
     assert said == [LayerStatus.FALLBACK] * 5 + [LayerStatus.OPEN] * 3
 
 
-async def test_slow_scores_are_used_and_open_the_breaker() -> None:
-    """R4: such a layer is about to exceed the deadline."""
+async def test_slow_scores_are_used_and_open_no_breaker() -> None:
+    """R4: slow is not broken."""
     world = GuardedPipeline()
-    world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
+    world.layers["behavior"].takes_s = 0.9 * DEADLINE_S
 
-    said = [(await world.score())["behavior"].status for _ in range(7)]
+    said = [(await world.score())["behavior"].status for _ in range(30)]
 
-    assert said == [LayerStatus.LIVE] * 5 + [LayerStatus.OPEN] * 2
-
-
-async def test_a_delay_of_all_layers_opens_no_breaker() -> None:
-    """A busy ingress finds every layer slow.
-
-    If all breakers opened, nothing would be detected under load.
-    """
-    world = GuardedPipeline()
-    for layer in world.layers.values():
-        layer.takes_s = 0.6 * DEADLINE_S
-
-    for _ in range(30):
-        await world.score()
-
+    assert said == [LayerStatus.LIVE] * 30
     assert world.metrics.breakers == []
 
 
@@ -178,17 +238,7 @@ async def test_layers_that_hang_together_are_no_longer_called(hung: list[str]) -
         said = await world.score()
 
     assert {layer for layer, one in said.items() if one.status is LayerStatus.OPEN} == set(hung)
-    assert [len(world.layers[layer].requested) for layer in hung] == [5] * len(hung)
-
-
-async def test_a_slow_explanation_does_not_open_the_breaker() -> None:
-    world = GuardedPipeline()
-    world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
-
-    for _ in range(30):
-        await world.score(explain=True)
-
-    assert world.metrics.breakers == []
+    assert all(len(world.layers[layer].requested) <= 5 for layer in hung)
 
 
 async def test_an_explanation_waits_no_longer_than_a_verdict() -> None:
@@ -198,7 +248,7 @@ async def test_an_explanation_waits_no_longer_than_a_verdict() -> None:
 
     said = [(await world.score(explain=True))["behavior"].status for _ in range(7)]
 
-    assert said == [LayerStatus.TIMEOUT] * 5 + [LayerStatus.OPEN] * 2
+    assert [said[0], said[-1]] == [LayerStatus.TIMEOUT, LayerStatus.OPEN]
 
 
 async def test_the_waiting_time_of_events_does_not_open_a_breaker() -> None:
@@ -243,7 +293,7 @@ async def test_calls_that_are_late_are_counted() -> None:
     world = GuardedPipeline()
     await world.open_behavior()
 
-    assert world.metrics.failures == {("behavior", "LAYER_TIMEOUT"): 5}
+    assert world.metrics.failures == {("behavior", "LAYER_TIMEOUT"): 1}
 
 
 async def test_a_breaker_logs_opening_and_closing_and_counts_its_trials(

@@ -53,6 +53,11 @@ class FakePipelines:
 
     def __init__(self, *errors: Exception) -> None:
         self.errors, self.reported = list(errors), asyncio.Event()
+        self.layers, self.trials = self, 0
+
+    def try_again(self) -> None:
+        """Try the layers whose breaker is open."""
+        self.trials += 1
 
     async def for_tenant(self) -> FakePipelines:
         return self
@@ -531,3 +536,14 @@ async def test_every_poll_sets_the_gauges_again(tmp_path: Path, meter: Recording
     await monitor_of(made, FakePipelines(), ScoringMetrics(meter)).poll()
 
     assert meter.refreshed == 1
+
+
+async def test_every_poll_tries_the_layers_that_are_open(
+    tmp_path: Path, meter: RecordingMeter
+) -> None:
+    """P21b: without traffic the status word would stay what it was when the traffic ended."""
+    pipelines = FakePipelines()
+
+    await monitor_of(switches(tmp_path, meter, FakeLayers()), pipelines).poll()
+
+    assert pipelines.trials == 1

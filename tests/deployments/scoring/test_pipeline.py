@@ -100,7 +100,8 @@ async def verdicts_of(
 ) -> Verdicts:
     before = asyncio.all_tasks()
     (verdicts,) = await pipeline.score(batch, explain=False, since=time.monotonic() - waited_s)
-    await asyncio.sleep(0)  # a cancelled call ends in the next turn of the loop
+    for _ in range(20):  # a cancelled call ends in the next turn of the loop, a probe in several
+        await asyncio.sleep(0)
     assert asyncio.all_tasks() == before, "a call of a layer is left running"
     return verdicts
 
@@ -111,7 +112,7 @@ def opinion(verdicts: Verdicts, layer: str) -> LayerScores:
 
 @pytest.fixture
 def budgets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the pipeline waited for layers.
+    """The seconds that the pipeline waited for layers, and those of the probes after them.
 
     The wait itself is cut short, so that no test depends on the load of the machine.
     """
@@ -151,7 +152,6 @@ async def test_a_hanging_layer_is_missing_at_the_deadline(
 
     verdicts = await verdicts_of(pipeline_of(layers, deadline_s=DEADLINE_S))
 
-    assert len(budgets) == 1
     assert budgets[0] <= DEADLINE_S
     for layer, call in layers.items():
         assert opinion(verdicts, layer).status is LayerStatus.TIMEOUT

@@ -101,13 +101,13 @@ def test_a_good_call_between_failures_starts_the_count_again(breaker: CircuitBre
 def test_half_of_the_last_twenty_calls_open_it(
     breaker: CircuitBreaker, changes: list[tuple[BreakerState, str]]
 ) -> None:
-    """R4: a layer with only some slow replicas never fails five times in a row."""
+    """A layer with only some broken replicas never fails five times in a row."""
     for number in range(19):
         call(breaker, is_good=number % 2 == 0)
     assert breaker.state is BreakerState.CLOSED
     call(breaker, is_good=False)
 
-    assert changes == [(BreakerState.OPEN, "10 of the last 20 calls were bad or slow")]
+    assert changes == [(BreakerState.OPEN, "10 of the last 20 calls failed")]
 
 
 def test_only_the_last_twenty_calls_count(breaker: CircuitBreaker) -> None:
@@ -248,6 +248,20 @@ def test_a_full_window_of_good_calls_resets_the_doubling(
     clock.now += RULES.open_s
 
     assert trial_of(breaker)
+
+
+def test_a_layer_that_is_known_not_to_answer_is_open_at_once(
+    breaker: CircuitBreaker, clock: Clock, changes: list[tuple[BreakerState, str]]
+) -> None:
+    breaker.trip("no answer to a probe")
+    breaker.trip("no answer to a probe")
+
+    assert breaker.admit() is None
+    clock.now += RULES.open_s
+    assert trial_of(breaker), "a second trip made the pause longer"
+    breaker.trip("no answer to a probe")
+    assert breaker.state is BreakerState.HALF_OPEN, "the trial decides"
+    assert changes[0] == (BreakerState.OPEN, "no answer to a probe")
 
 
 def test_an_operator_closes_it_at_once(breaker: CircuitBreaker) -> None:

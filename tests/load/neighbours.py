@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import multiprocessing
-import os
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from tests.load.flows import made_up_flows, single_bodies
-from tests.load.systems import AXON, ROOT, SYSTEMS, System, running
+from tests.load.tenants import serving
 from tests.load.traffic import Load, drive
 
 QUIET, FLOODER = "quiet", "flooder"
@@ -95,16 +92,10 @@ def measure(
     folder: Path, bodies: Sequence[bytes], rate: float, options: argparse.Namespace
 ) -> dict[str, list[Measurement]]:
     """Map each kind of flood to the measurements beside it, one for each round."""
-    state, config = folder / "state", folder / "serve_config.yaml"
-    keys = {tenant: key_of(tenant, state) for tenant in (QUIET, FLOODER)}
-    content = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    content["applications"][0]["args"] = {"auth": {"requests_per_s": rate, "burst": rate}}
-    config.write_text(yaml.safe_dump(content))
-    command = (*AXON, "serve", "--config", str(config), "--port", "{port}")
-    system = System("Axon", command, has_health=True, up_at=SYSTEMS[0].up_at, key=keys[QUIET])
-    floods = {ALONE: None, TENANT: keys[FLOODER], WITHOUT_KEY: ""}
-    measured: dict[str, list[Measurement]] = {beside: [] for beside in floods}
-    with running(system, state, bodies[0], folder / "log") as port:
+    limits = {"auth": {"requests_per_s": rate, "burst": rate}}
+    with serving(folder, (QUIET, FLOODER), bodies[0], limits) as (port, keys):
+        floods = {ALONE: None, TENANT: keys[FLOODER], WITHOUT_KEY: ""}
+        measured: dict[str, list[Measurement]] = {beside: [] for beside in floods}
         measure_quiet(port, bodies, keys[QUIET], options.seconds)  # warm-up
         for number in range(options.rounds):
             for beside, key in floods.items():
@@ -124,20 +115,6 @@ def measure(
                     flush=True,
                 )
     return measured
-
-
-def key_of(tenant: str, state: Path) -> str:
-    """Create a key of a tenant."""
-    command = [*AXON, "keys", "create", "--tenant", tenant, "--scope", "score", "--scope", "read"]
-    made = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"AXON_STATE": str(state)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return made.stdout.strip()
 
 
 @contextmanager

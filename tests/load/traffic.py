@@ -1,16 +1,22 @@
-"""Closed-loop load: n connections that send the next request after a response, for a given time.
+"""Load on one service: n connections that send the next request after a response, or at a pace.
 
 One thread, one epoll, plain keep-alive sockets: a request costs the sender some 30 microseconds, a
 tenth of the cost with `httpx`, so that on two cores the service has most of the CPU time. It runs
 in a separate process.
+
+A load with a pace is an open loop: requests are due at equal distances, whether or not earlier ones
+were answered, and a response time counts from the moment at which its request was due. A slow
+service therefore cannot slow its own measurement down (Tene, "How NOT to measure latency", 2015).
 """
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
 import time
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -21,6 +27,7 @@ __all__ = ["Load", "Traffic", "Window", "drive"]
 
 RECEIVE_BYTES = 1 << 18
 SILENCE_S = 10.0  # a request without a response counts as lost, and the connection is replaced
+REFUSALS = {"429", "503"}
 PAUSE_AFTER_LOSS_S = 0.05  # do not flood a service that refuses connections
 
 
@@ -35,6 +42,9 @@ class Load:
         warm_up_s: seconds of load before the measurement.
         window_s: measured seconds.
         key: API key of the sending tenant, "" without authentication.
+        per_s: requests that are due in a second; 0 sends the next one after a response.
+        method: of the requests; a GET has no body.
+        at_most: responses after which the measurement ends early; 0 for no such end.
     """
 
     path: str
@@ -43,6 +53,9 @@ class Load:
     warm_up_s: float
     window_s: float
     key: str = ""
+    per_s: float = 0.0
+    method: str = "POST"
+    at_most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,10 @@ class Window:
         p50_ms: median time of an answer.
         p99_ms: 99th percentile of the time of an answer.
         problem: the first failure, "" without one.
+        statuses: status of a response, or "lost" -> how often.
+        refused_p99_ms: 99th percentile of the time of a refusal (429, 503); 0 without one.
+        without_retry_after: refusals that do not say when to come back.
+        unsent: requests that were due and found no free connection until the end.
     """
 
     seconds: float
@@ -70,6 +87,10 @@ class Window:
     p50_ms: float
     p99_ms: float
     problem: str
+    statuses: Mapping[str, int]
+    refused_p99_ms: float
+    without_retry_after: int
+    unsent: int
 
     @property
     def answers_per_s(self) -> float:
@@ -80,6 +101,11 @@ class Window:
     def events_per_s(self) -> float:
         """Throughput in events/s."""
         return self.events / self.seconds
+
+    @property
+    def whole_per_s(self) -> float:
+        """Throughput in events/s whose verdict is not degraded: the goodput."""
+        return (self.events - self.degraded) / self.seconds
 
 
 class _Scored(msgspec.Struct):
@@ -99,6 +125,9 @@ _many = msgspec.json.Decoder(_ScoredBatch).decode
 @dataclass(slots=True)
 class _Tally:
     elapsed_s: list[float] = field(default_factory=list)
+    refused_s: list[float] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    without_retry_after: int = 0
     events: int = 0
     failures: int = 0
     degraded: int = 0
@@ -109,9 +138,14 @@ class _Tally:
         self.failures += 1
         self.problem = self.problem or problem
 
-    def answered(self, status: bytes, body: bytes, elapsed_s: float) -> None:
-        if status != b"200":
-            self.failed(f"status {status.decode()}: {body[:200].decode(errors='replace')}")
+    def answered(self, head: bytes, body: bytes, elapsed_s: float) -> None:
+        status = head[9:12].decode()
+        self.statuses[status] += 1
+        if status in REFUSALS:
+            self.refused_s.append(elapsed_s)
+            self.without_retry_after += b"\r\nretry-after:" not in head.lower()
+        if status != "200":
+            self.failed(f"status {status}: {body[:200].decode(errors='replace')}")
             return
         try:
             scored = _many(body).results if body.startswith(b'{"results"') else [_one(body)]
@@ -134,7 +168,7 @@ class Traffic:
 
     def __init__(self, port: int, load: Load) -> None:
         head = (
-            f"POST {load.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            f"{load.method} {load.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
             "Content-Type: application/json\r\n"
         )
         head += f"Authorization: Bearer {load.key}\r\n" if load.key else ""
@@ -143,23 +177,27 @@ class Traffic:
         ]
         self._port, self._load = port, load
         self._next = 0
+        self._idle: deque[_Connection] = deque()  # only of a load with a pace
+        self._due_at = 0.0  # of the next request of such a load
         self._selector = selectors.EpollSelector()
         self._tally = _Tally()
 
     def run(self) -> Window:
         """Send until the time is over, and return the measurement."""
+        self._due_at = time.perf_counter()
         connections = [_Connection(self) for _ in range(self._load.connections)]
         starts = time.perf_counter() + self._load.warm_up_s
         self._until(starts, connections)
         self._tally = _Tally()
         self._until(starts + self._load.window_s, connections)
-        seconds, tally = time.perf_counter() - starts, self._tally
+        now = time.perf_counter()
+        seconds, tally = now - starts, self._tally
+        per_s = self._load.per_s
+        unsent = max(0, int((now - self._due_at) * per_s))
         for connection in connections:
             connection.close()
         self._selector.close()
-        p50, p99 = (
-            np.percentile(tally.elapsed_s, [50, 99]) * 1000.0 if tally.elapsed_s else (0.0, 0.0)
-        )
+        p50, p99 = _percentiles_ms(tally.elapsed_s)
         coverage = tally.coverage / tally.events if tally.events else 0.0
         return Window(
             seconds,
@@ -168,20 +206,41 @@ class Traffic:
             tally.failures,
             tally.degraded,
             coverage,
-            float(p50),
-            float(p99),
+            p50,
+            p99,
             tally.problem,
+            dict(tally.statuses),
+            _percentiles_ms(tally.refused_s)[1],
+            tally.without_retry_after,
+            unsent,
         )
 
     def _until(self, ends: float, connections: Sequence[_Connection]) -> None:
         checked_at = time.perf_counter()
-        while (now := time.perf_counter()) < ends:
-            for key, ready in self._selector.select(min(ends - now, 0.2)):
+        at_most = self._load.at_most or math.inf
+        while (now := time.perf_counter()) < ends and self._tally.statuses.total() < at_most:
+            for key, ready in self._selector.select(min(ends - now, self._wait_s(now))):
                 key.data.go_on(ready)
+            self._send_due()
             if now - checked_at > 1.0:
                 checked_at = now
                 for connection in connections:
                     connection.give_up_if_silent(now)
+
+    def rest(self, connection: _Connection) -> bool:
+        """Keep a connection until a request is due; False without a pace: it sends at once."""
+        if self._load.per_s:
+            self._idle.append(connection)
+        return bool(self._load.per_s)
+
+    def _wait_s(self, now: float) -> float:
+        """Seconds to wait for responses at most."""
+        return max(0.0, min(self._due_at - now, 0.2)) if self._idle else 0.2
+
+    def _send_due(self) -> None:
+        while self._idle and self._due_at <= time.perf_counter():
+            due_at, self._due_at = self._due_at, self._due_at + 1.0 / self._load.per_s
+            self._idle.popleft().send(due_at)
 
     def next_request(self) -> bytes:
         """Return the next body with its head."""
@@ -221,7 +280,8 @@ class _Connection:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self._opened = traffic.open(self)
-        self._send()
+        self._is_idle = False
+        self._continue()
 
     def close(self) -> None:
         self._traffic.close(self._opened)
@@ -236,15 +296,24 @@ class _Connection:
             self._lose(f"{type(error).__name__}: {error}")
 
     def give_up_if_silent(self, now: float) -> None:
-        if now - self._sent > SILENCE_S:
+        if not self._is_idle and now - self._sent > SILENCE_S:
             self._lose("no response")
 
-    def _send(self) -> None:
+    def send(self, since: float) -> None:
+        """Send the next request; its response time counts from `since`."""
         self._answer, self._needed = b"", 0
         self._unsent = memoryview(self._traffic.next_request())
-        self._sent = time.perf_counter()
-        self._is_waiting_to_send = False
-        self._send_rest()
+        self._since, self._sent = since, time.perf_counter()
+        self._is_idle = self._is_waiting_to_send = False
+        try:
+            self._send_rest()
+        except OSError as error:  # the service closed an idle connection
+            self._lose(f"{type(error).__name__}: {error}")
+
+    def _continue(self) -> None:
+        self._is_idle = self._traffic.rest(self)
+        if not self._is_idle:
+            self.send(time.perf_counter())
 
     def _send_rest(self) -> None:
         with suppress(BlockingIOError):  # the send buffer is full; epoll reports when it has space
@@ -266,18 +335,30 @@ class _Connection:
             self._body_at = end + 4
             self._needed = self._body_at + _content_length(self._answer[:end])
         if len(self._answer) >= self._needed:
-            elapsed_s = time.perf_counter() - self._sent
-            self._traffic.tally.answered(
-                self._answer[9:12], self._answer[self._body_at : self._needed], elapsed_s
-            )
-            self._send()
+            elapsed_s = time.perf_counter() - self._since
+            head, body = self._answer[: self._body_at], self._answer[self._body_at : self._needed]
+            self._traffic.tally.answered(head, body, elapsed_s)
+            self._continue()
 
     def _lose(self, problem: str) -> None:
-        self._traffic.tally.failed(problem)
+        """Count a lost request and replace the connection; a service may close an idle one."""
         self._traffic.close(self._opened)
+        if self._is_idle:
+            self._opened = self._traffic.open(self)
+            return
+        self._traffic.tally.failed(problem)
+        self._traffic.tally.statuses["lost"] += 1
         time.sleep(PAUSE_AFTER_LOSS_S)
         self._opened = self._traffic.open(self)
-        self._send()
+        self._continue()
+
+
+def _percentiles_ms(elapsed_s: Sequence[float]) -> tuple[float, float]:
+    """Median and 99th percentile in ms; zeros without a time."""
+    if not elapsed_s:
+        return 0.0, 0.0
+    p50, p99 = np.percentile(elapsed_s, [50, 99]) * 1000.0
+    return float(p50), float(p99)
 
 
 def _content_length(head: bytes) -> int:

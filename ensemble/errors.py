@@ -1,14 +1,8 @@
 """Every error that Axon raises, by the party that must act: caller, publisher, trainer, operator.
 
     EnsembleError
-    |- EventError        the caller must act: HTTP 4xx
-    |    MalformedJson, MalformedEvent, FeatureMismatch, TooManyEvents, BodyTooLarge, RateLimited,
-    |    UnsupportedMediaType, TooManyRows, UnknownJob, JobQuota, UnknownLayer, UnknownModel,
-    |    ModelNotLoaded, ReservedName, UnknownTenant, UnreadableSource
-    |- ArtifactError     the publisher must act: the layer falls back
-    |    ArtifactMissing, ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted,
-    |    ArtifactIncompatible, InsufficientMemory, LoadTimeout, VersionExists, PointerMoved,
-    |    ArtifactInUse, QuotaExceeded, ServedByRelease, NotServing
+    |- EventError        the caller must act: MalformedJson to UnreadableSource
+    |- ArtifactError     the publisher must act: ArtifactMissing to NotServing
     |- TrainingError     the trainer must act: the rows do not suffice
     |- NotReplayable     the investigator must act: a verdict cannot be recomputed here
     |- JobError          a training job ended for a reason other than its rows
@@ -20,8 +14,7 @@
 
 An error consists of its fields (the annotated attributes, in order), its `code`, and a `sentence`
 with the fields as placeholders. Codes are stable: clients, logs and the runbook use them as keys,
-and `deployments.web` has their public meanings. No sentence contains a path, a token or the text of
-another error.
+and `deployments.web` has their public meanings. No sentence has a path, a token or another error.
 """
 
 from __future__ import annotations
@@ -34,9 +27,9 @@ __all__ = [
     "ArtifactUnreadable", "ArtifactUntrusted", "BodyTooLarge", "DeploymentUnavailable",
     "EnsembleError", "EventError", "FeatureMismatch", "InsufficientMemory", "JobCrashed",
     "JobError", "JobLost", "JobQuota", "JobTimeout", "JobUnpublished", "LayerCrashed",
-    "LayerDisabled", "LayerError", "LayerOpen", "LayerOverloaded", "LayerTimeout",
-    "LayerWarmingUp", "LoadTimeout", "MalformedEvent", "MalformedJson", "ModelNotLoaded",
-    "NotReplayable", "NotServing", "PointerMoved", "QuotaExceeded", "RateLimited", "ReservedName",
+    "LayerDisabled", "LayerError", "LayerOpen", "LayerOverloaded", "LayerTimeout", "LayerWarmingUp",
+    "LoadTimeout", "MalformedEvent", "MalformedJson", "ModelNotLoaded", "NotReplayable",
+    "NotServing", "Overloaded", "PointerMoved", "QuotaExceeded", "RateLimited", "ReservedName",
     "ServedByRelease", "ServiceError", "SigningUnavailable", "StoreFull", "StoreUnavailable",
     "TooManyEvents", "TooManyRows", "TrainingError", "UnknownJob", "UnknownLayer", "UnknownModel",
     "UnknownTenant", "UnreadableSource", "UnsupportedMediaType", "VersionExists",
@@ -123,6 +116,13 @@ class RateLimited(EventError, code="RATE_LIMITED"):
     """The tenant is above its rate limit; the response says when to retry."""
 
     sentence = "the rate limit of this tenant is used up; retry after {retry_after_s} s"
+    retry_after_s: int
+
+
+class Overloaded(EventError, code="OVERLOADED"):
+    """The service cannot score the request in time; the response says when to retry."""
+
+    sentence = "the service has more work than it can do in time; retry after {retry_after_s} s"
     retry_after_s: int
 
 

@@ -56,7 +56,15 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("evaluation",),
     ),
     "deployments.scoring": (
-        ("wire", "verdict_wire", "micro_batcher", "liveness", "metrics_page", "examples"),
+        (
+            "wire",
+            "verdict_wire",
+            "micro_batcher",
+            "liveness",
+            "bulk_gate",
+            "metrics_page",
+            "examples",
+        ),
         ("predict_wire", "retro_spool"),
         ("scoring_metrics", "status_schema"),
         ("guarded_call",),

@@ -103,10 +103,13 @@ class IngressSettings(ScalingSettings):
     """The HTTP ingress: limits, deadline, micro-batching."""
 
     deadline_ms: Positive
+    batch_deadline_ms: Positive
     max_events: Count
     max_body_bytes: Count
     events_per_flush: Count
     flushes_in_flight: Count
+    parts_in_flight: Count
+    waiting_events: Count
     max_queued_requests: Count
 
 

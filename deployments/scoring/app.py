@@ -6,9 +6,8 @@ another error's text.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +21,7 @@ from starlette.responses import Response
 from deployments.config import Settings, Tenants
 from deployments.observability import Meter, RayMeter
 from deployments.scoring import verdict_wire, wire
+from deployments.scoring.bulk_gate import BulkGate, gather_all
 from deployments.scoring.examples import ATTACK, SHELL, VERDICT
 from deployments.scoring.fast_path import SCORE, FastPathApp, score_body
 from deployments.scoring.layer_client import LayerClient
@@ -110,6 +110,7 @@ class IngressApp:
         self._operator_routes = OperatorRoutes(
             handles, self._pipelines, self._switches, self._spool, self._settings
         )
+        self._bulk = BulkGate(limits, self._meter)
         self._predictor = Predictor(handles.get(CLASSIFIER), limits, self._meter)
         self._predict_routes = PredictRoutes(
             self._predictor, self._pipelines, self._authenticator, limits
@@ -164,7 +165,7 @@ class IngressApp:
                 parameters=[EXPLAIN],
                 body=Body(wire.BatchRequest, {"both kinds": {"events": list(EVENTS.values())}}),
                 answers={200: Answer(verdict_wire.VerdictBatch, "The verdicts, in order")},
-                errors=[*READING_ERRORS, "TOO_MANY_EVENTS"],
+                errors=[*READING_ERRORS, "TOO_MANY_EVENTS", "OVERLOADED"],
             ),
             *self._predict_routes.routes(),
         ]
@@ -205,24 +206,23 @@ class IngressApp:
             _row_error(*event) if isinstance(event, tuple) else None for event in parsed
         ]
 
-        async def score_kind(kind: Kind) -> None:
-            places = [
-                place
-                for place, event in enumerate(parsed)
-                if not isinstance(event, tuple) and wire.kind_of(event) is kind
-            ]
-            if not places:
-                return
+        within_s = self._settings.ingress.batch_deadline_ms / 1000.0
+        self._bulk.admit(caller.tenant, len(parsed), since + within_s - time.monotonic())
+
+        async def score_part(kind: Kind, places: Sequence[int]) -> None:
             events: list[Any] = [parsed[place] for place in places]
-            verdicts = await pipeline.score_events(
-                kind, events, [caller.tenant] * len(events), explain=explain, since=since
-            )
+            tenants = [caller.tenant] * len(events)
+            async with self._bulk.place(caller.tenant, len(events), since + within_s):
+                verdicts = await pipeline.score_events(
+                    kind, events, tenants, explain=explain, since=since, within_s=within_s
+                )
             for place, event, verdict in zip(places, events, verdicts, strict=True):
                 results[place] = (
                     _row_error(event.id, verdict) if isinstance(verdict, EventError) else verdict
                 )
 
-        await asyncio.gather(*(score_kind(kind) for kind in Kind))
+        parts = _parts_of(parsed, self._bulk.part_events)
+        await gather_all(score_part(kind, places) for kind, places in parts)
         return Response(
             encode(verdict_wire.VerdictBatch(results, *verdict_wire.worst_of(results))),
             media_type=JSON,
@@ -280,6 +280,20 @@ def _is_explained(request: Request) -> bool:
     if value not in _BOOLEANS:
         raise MalformedEvent("explain", "must be true or false")
     return _BOOLEANS[value]
+
+
+def _parts_of(
+    parsed: Sequence[wire.EventRequest | tuple[str, EventError]], size: int
+) -> Iterator[tuple[Kind, Sequence[int]]]:
+    """The places of the valid events of a batch, by kind, at most `size` in each part."""
+    for kind in Kind:
+        places = [
+            place
+            for place, event in enumerate(parsed)
+            if not isinstance(event, tuple) and wire.kind_of(event) is kind
+        ]
+        for start in range(0, len(places), size):
+            yield kind, places[start : start + size]
 
 
 def _row_error(event_id: str, error: EventError) -> verdict_wire.RowError:

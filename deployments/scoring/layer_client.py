@@ -110,15 +110,28 @@ class LayerClient:
                 guarded.try_again(_NOTHING[next(iter(LAYERS[layer].kinds))])
 
     async def score(
-        self, batch: EventBatch, release: str, *, explain: bool, since: float
+        self,
+        batch: EventBatch,
+        release: str,
+        *,
+        explain: bool,
+        since: float,
+        within_s: float | None = None,
     ) -> tuple[list[LayerScores], Mapping[str, float]]:
         """Score a batch with each layer's models of `release`.
+
+        Args:
+            batch: n events.
+            release: name of a release, or `ANY_RELEASE`.
+            explain: also return what moved each layer.
+            since: when the oldest of them arrived, by the clock.
+            within_s: another deadline than that of single events, seconds.
 
         Returns:
             The scores or the abstention of each layer, in order; and layer -> seconds from the
             call to its end, for the calls that ended.
         """
-        deadline = self._deadline(since)
+        deadline = self._deadline(since, within_s or self._deadline_s)
         started = {
             layer: self._start(layer, guarded, batch, release, explain=explain)
             for layer, guarded in self._guarded.items()
@@ -154,7 +167,7 @@ class LayerClient:
         """
         if layer in self.disabled:
             raise LayerDisabled(layer)
-        left_s = self._deadline(since).left_s(self.clock())
+        left_s = self._deadline(since, self._deadline_s).left_s(self.clock())
         return await self._guarded[layer].call(request, within_s=left_s)
 
     async def states(self, wanted: str) -> dict[str, tuple[SlotState, str]]:
@@ -178,8 +191,9 @@ class LayerClient:
             for call in calls.values():  # also if the probe that waits left
                 call.cancel()
 
-    def _deadline(self, since: float) -> Deadline:
-        return Deadline(since, self._deadline_s, MIN_SHARE_OF_DEADLINE * self._deadline_s)
+    @staticmethod
+    def _deadline(since: float, within_s: float) -> Deadline:
+        return Deadline(since, within_s, MIN_SHARE_OF_DEADLINE * within_s)
 
     def _start(
         self, layer: str, guarded: GuardedLayer, batch: EventBatch, release: str, *, explain: bool

@@ -139,6 +139,7 @@ class TenantPipeline:
         *,
         explain: bool,
         since: float,
+        within_s: float | None = None,
     ) -> list[verdict_wire.Verdict | EventError]:
         """Score events of one kind; verdicts in order, an error in the place of a rejected event.
 
@@ -148,10 +149,13 @@ class TenantPipeline:
             tenants: the tenant of each.
             explain: also return what moved the layers.
             since: when the oldest of them arrived (monotonic seconds).
+            within_s: another deadline than that of single events, seconds.
         """
         self.in_flight += 1
         try:
-            verdicts = await self._score_events(kind, events, explain=explain, since=since)
+            verdicts = await self._score_events(
+                kind, events, explain=explain, since=since, within_s=within_s
+            )
         finally:
             self.in_flight -= 1
         self._spool.offer(tenants, events, verdicts)
@@ -166,7 +170,13 @@ class TenantPipeline:
         )
 
     async def score(
-        self, batch: EventBatch, *, explain: bool, since: float, is_rescore: bool = False
+        self,
+        batch: EventBatch,
+        *,
+        explain: bool,
+        since: float,
+        within_s: float | None = None,
+        is_rescore: bool = False,
     ) -> tuple[Verdicts, ...]:
         """Score a batch of one kind; rows that the same layers scored are one group of verdicts.
 
@@ -176,6 +186,7 @@ class TenantPipeline:
             batch: n events.
             explain: also return what moved each layer.
             since: when the oldest of them arrived (monotonic seconds).
+            within_s: another deadline than that of single events, seconds.
             is_rescore: the events were counted before; neither a rollout nor a shadow evaluation
                 uses them.
         """
@@ -187,7 +198,9 @@ class TenantPipeline:
             if self.controller.is_rolling_out
             else (self.controller.active, None)
         )
-        groups, elapsed_s = await self._score_with(batch, release, explain=explain, since=since)
+        groups, elapsed_s = await self._score_with(
+            batch, release, explain=explain, since=since, within_s=within_s
+        )
         self._metrics.scored(batch.kind, groups, elapsed_s)
         if old is not None:
             slowest_s = max(elapsed_s.values(), default=0.0)
@@ -231,13 +244,16 @@ class TenantPipeline:
         *,
         explain: bool,
         since: float,
+        within_s: float | None = None,
         is_rescore: bool = False,
     ) -> list[verdict_wire.Verdict | EventError]:
         batch, places, rejected = wire.admit(kind, events)
         results: list[Any] = [rejected.get(place) for place in range(len(events))]
         if places:
             scored_at = time.time()  # the date that ages vulnerability data in the layers
-            groups = await self.score(batch, explain=explain, since=since, is_rescore=is_rescore)
+            groups = await self.score(
+                batch, explain=explain, since=since, within_s=within_s, is_rescore=is_rescore
+            )
             elapsed_ms = round((time.monotonic() - since) * 1000.0, 3)
             verdicts = verdict_wire.write_verdicts(
                 batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at
@@ -247,11 +263,17 @@ class TenantPipeline:
         return results
 
     async def _score_with(
-        self, batch: EventBatch, release: ReleaseFusion, *, explain: bool, since: float
+        self,
+        batch: EventBatch,
+        release: ReleaseFusion,
+        *,
+        explain: bool,
+        since: float,
+        within_s: float | None = None,
     ) -> tuple[tuple[Verdicts, ...], Mapping[str, float]]:
         """Score and fuse a batch with one release; also the seconds that each layer needed."""
         scores, elapsed_s = await self.layers.score(
-            batch, release.name, explain=explain, since=since
+            batch, release.name, explain=explain, since=since, within_s=within_s
         )
         if self._is_inherited(release):
             scores = [_as_last_good(one) for one in scores]

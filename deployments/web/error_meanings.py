@@ -19,6 +19,7 @@ MEANINGS: Mapping[str, str] = {
     "TOO_MANY_EVENTS": "More events than one batch may have.",
     "BODY_TOO_LARGE": "More bytes than one request may have.",
     "RATE_LIMITED": "The rate limit of the tenant is used up; `Retry-After` says when to retry.",
+    "OVERLOADED": "The service cannot score it in time; `Retry-After` says when to retry.",
     "UNSUPPORTED_MEDIA_TYPE": "The headers declare a media type or an encoding that is not read.",
     "TOO_MANY_ROWS": "More rows than one request may have.",
     "UNKNOWN_JOB": "The caller's tenant has no job of this id.",

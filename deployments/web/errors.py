@@ -22,6 +22,7 @@ from ensemble.errors import (
     EnsembleError,
     EventError,
     LayerError,
+    Overloaded,
     PointerMoved,
     QuotaExceeded,
     RateLimited,
@@ -75,7 +76,13 @@ _NOT_NOW = (
     "SERVICE_ERROR",
     "STORE_UNAVAILABLE",
 )
-RETRYABLE_CODES = _LAYER_CODES | {"RATE_LIMITED", "JOB_QUOTA", "QUOTA_EXCEEDED", *_NOT_NOW}
+RETRYABLE_CODES = _LAYER_CODES | {
+    "RATE_LIMITED",
+    "OVERLOADED",
+    "JOB_QUOTA",
+    "QUOTA_EXCEEDED",
+    *_NOT_NOW,
+}
 """Codes of temporary errors; their answers have Retry-After."""
 _STATUS_OF_CODE = {  # every other code is a mistake in the request: 422
     "MALFORMED_JSON": 400,
@@ -92,6 +99,7 @@ _STATUS_OF_CODE = {  # every other code is a mistake in the request: 422
     "METHOD_NOT_ALLOWED": 405,
     "TEST_RUNNING": 409,
     "RATE_LIMITED": 429,
+    "OVERLOADED": 503,
     "INTERNAL_ERROR": 500,
     "CONTROLS_NOT_KEPT": 503,
     "ARTIFACT_MISSING": 404,
@@ -144,7 +152,7 @@ async def _refuse_event(request: Request, error: Exception) -> Response:
     response = error_response(request, status_of(error.code), error.code, str(error), error.field)
     if error.code in RETRYABLE_CODES:
         response.headers["Retry-After"] = str(
-            error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S
+            error.retry_after_s if isinstance(error, RateLimited | Overloaded) else RETRY_AFTER_S
         )
     return response
 

@@ -7,6 +7,7 @@ calls; no guard waits or sleeps.
 from ensemble.guard.bulkhead import Bulkhead
 from ensemble.guard.circuit_breaker import BreakerRules, BreakerState, CircuitBreaker, Ticket
 from ensemble.guard.deadline import Deadline
+from ensemble.guard.fair_queue import FairQueue
 from ensemble.guard.retry_budget import RetryBudget
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Bulkhead",
     "CircuitBreaker",
     "Deadline",
+    "FairQueue",
     "RetryBudget",
     "Ticket",
 ]

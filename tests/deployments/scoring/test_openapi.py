@@ -300,6 +300,13 @@ def twice_at_once(client: IngressClient) -> httpx.Response:
     return client.loop.run(both())
 
 
+def without_room(client: IngressClient) -> httpx.Response:
+    """Send a batch while so much waits that it cannot be in time."""
+    client.ingress._bulk._queue.push("other", 10, asyncio.Future(loop=client.loop.get_loop()))
+    client.ingress._bulk._event_s = 60.0
+    return client.post("/v1/score/batch", {"events": [FLOW]})
+
+
 def without_a_state_folder(verb: str) -> Provoke:
     def ask(client: IngressClient) -> httpx.Response:
         state = client.ingress._settings.state
@@ -329,6 +336,7 @@ PROVOKED: dict[tuple[str, str], dict[str, Provoke]] = {
         ),
         "422": lambda client: client.post("/v1/score/batch", {"events": []}),
         "500": breaking_inside("/v1/score/batch", {"events": [FLOW]}),
+        "503": without_room,
     },
     ("post", "/predict"): {
         "400": lambda client: client.post("/predict", b"{"),

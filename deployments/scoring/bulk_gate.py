@@ -1,0 +1,123 @@
+"""The gate of bulk: parts of batches reach the layers a few at a time, in turns of their tenants.
+
+Layers compute in the order of arrival. Without a gate, every batch in flight stands before the next
+single event of any tenant, and a few batches make all of them late (P21b). Behind the gate, a
+single event waits for a few parts at most, and what bulk cannot be scored in time is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from deployments.config import IngressSettings
+from deployments.observability import Meter
+from ensemble.errors import Overloaded
+from ensemble.guard import FairQueue
+
+__all__ = ["BulkGate", "gather_all"]
+
+LATEST = 0.2  # weight of the latest part in the average of seconds per event
+
+
+class BulkGate:
+    """Gate for the parts of batches. One event loop uses it.
+
+    Args:
+        settings: parts at a time, size of a part, and events that may wait.
+        meter: counts refusals and what waits.
+        clock: monotonic clock, seconds.
+    """
+
+    def __init__(
+        self,
+        settings: IngressSettings,
+        meter: Meter,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._free, self._most = settings.parts_in_flight, settings.waiting_events
+        self.part_events = settings.events_per_flush
+        self._places, self._meter, self._clock = settings.parts_in_flight, meter, clock
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(self.part_events)
+        self._event_s = 0.0  # seconds of the service per event of bulk, an average
+
+    def admit(self, tenant: str, events: int, within_s: float) -> None:
+        """Refuse a batch that cannot be scored in time, before any work is done for it.
+
+        Args:
+            tenant: of the caller. It may fill half of the room for waiting events.
+            events: of the batch.
+            within_s: seconds until its deadline.
+
+        Raises:
+            Overloaded: too many events wait, or the wait would be longer than the deadline.
+        """
+        waiting, own = self._queue.waiting, self._queue.waiting_of(tenant)
+        wait_s = waiting * self._event_s
+        is_full = waiting and (waiting + events > self._most or own + events > self._most // 2)
+        if is_full or wait_s > within_s:
+            self._refuse(wait_s)
+
+    @asynccontextmanager
+    async def place(self, tenant: str, events: int, until: float) -> AsyncIterator[None]:
+        """Hold a place in the layers for a part of a batch.
+
+        Args:
+            tenant: of the caller.
+            events: of the part.
+            until: deadline, by the clock.
+
+        Raises:
+            Overloaded: there was no place by the deadline; the part was not begun.
+        """
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(tenant, events, until)
+        began = self._clock()
+        try:
+            yield
+        finally:
+            taken_s = (self._clock() - began) / (events * self._places)
+            self._event_s += LATEST * (taken_s - self._event_s) if self._event_s else taken_s
+            self._leave()
+
+    async def _wait(self, tenant: str, events: int, until: float) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.push(tenant, events, turn)
+        try:
+            async with asyncio.timeout(until - self._clock()):
+                await turn
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if turn.done() and not turn.cancelled():
+                self._leave()  # the turn came as the wait ended
+            if isinstance(error, TimeoutError):
+                self._refuse(self._queue.waiting * self._event_s)
+            raise
+
+    def _leave(self) -> None:
+        """Give the place to the next part that still waits."""
+        while (turn := self._queue.pop()) is not None:
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def _refuse(self, wait_s: float) -> None:
+        self._meter.count("axon_requests_refused_total", code=Overloaded.code)
+        raise Overloaded(max(1, math.ceil(wait_s)))
+
+
+async def gather_all(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all parts at once; if one fails, cancel the others and raise its error."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -25,7 +25,7 @@ import yaml
 from deployments.cli import console
 from deployments.cli.errors import CommandFailed
 from deployments.config import Settings, deep_merge, read_settings
-from deployments.host import drain_proxy, is_loopback, prepare_environment
+from deployments.host import drain_proxy, is_loopback, lock_state, prepare_environment
 from deployments.web import list_keys
 from ensemble.errors import ArtifactError
 
@@ -111,6 +111,7 @@ def serve(
         settings = read_settings(application.args)  # report a mistake before Ray starts
         _require_safe_binding(plan.host, settings)
     _require_free_port(plan.host, plan.port)
+    _require_own_state(read_settings(plan.args))
     try:
         prepare_environment()
     except OSError as problem:
@@ -245,6 +246,17 @@ def _require_free_port(host: str, port: int) -> None:
             raise CommandFailed(
                 f"port {port} of {host} is taken; choose another: axon serve --port {port + 1}"
             ) from None
+
+
+def _require_own_state(settings: Settings) -> None:
+    """Refuse to start a second service on one state folder."""
+    try:
+        lock_state(settings.state)  # until this process ends
+    except BlockingIOError:
+        raise CommandFailed(
+            f"another axon serve uses {settings.state}; stop it, or name another state folder: "
+            "AXON_STATE=FOLDER axon serve"
+        ) from None
 
 
 def _start_other(application: _Application, run: Callable[..., None]) -> bool:

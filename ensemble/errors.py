@@ -1,20 +1,24 @@
 """Every error that Axon raises, by the party that must act: caller, publisher, trainer, operator.
 
     EnsembleError
-    |- EventError        the caller must act: MalformedJson to UnreadableSource
-    |- ArtifactError     the publisher must act: ArtifactMissing to NotServing
+    |- EventError        the caller must act: HTTP 4xx, or 503 where only time helps
+    |    MalformedJson, MalformedEvent, FeatureMismatch, TooManyEvents, BodyTooLarge, RateLimited,
+    |    Overloaded, UnsupportedMediaType, TooManyRows, UnknownJob, JobQuota, UnknownLayer,
+    |    UnknownModel, ModelNotLoaded, ReservedName, UnknownTenant, UnreadableSource
+    |- ArtifactError     the publisher must act: the layer falls back
+    |    ArtifactMissing, ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted,
+    |    ArtifactIncompatible, InsufficientMemory, LoadTimeout, VersionExists, PointerMoved,
+    |    ArtifactInUse, QuotaExceeded, ServedByRelease, NotServing
     |- TrainingError     the trainer must act: the rows do not suffice
     |- NotReplayable     the investigator must act: a verdict cannot be recomputed here
-    |- JobError          a training job ended for a reason other than its rows
-    |    JobTimeout, JobCrashed, JobUnpublished, JobLost
+    |- JobError          a training job ended: JobTimeout, JobCrashed, JobUnpublished, JobLost
     |- ServiceError      the operator must act: the request is valid, but cannot be done now
     |    StoreUnavailable, StoreFull, SigningUnavailable, DeploymentUnavailable
     `- LayerError        the operator must act: the layer abstains
          LayerTimeout, LayerOpen, LayerDisabled, LayerWarmingUp, LayerOverloaded, LayerCrashed
 
-An error consists of its fields (the annotated attributes, in order), its `code`, and a `sentence`
-with the fields as placeholders. Codes are stable: clients, logs and the runbook use them as keys,
-and `deployments.web` has their public meanings. No sentence has a path, a token or another error.
+An error has fields (the annotated attributes, in order), a `code` that never changes, and a
+`sentence` with the fields as placeholders, without a path, a token or the text of another error.
 """
 
 from __future__ import annotations
@@ -119,11 +123,10 @@ class RateLimited(EventError, code="RATE_LIMITED"):
     retry_after_s: int
 
 
-class Overloaded(EventError, code="OVERLOADED"):
+class Overloaded(RateLimited, code="OVERLOADED"):
     """The service cannot score the request in time; the response says when to retry."""
 
     sentence = "the service has more work than it can do in time; retry after {retry_after_s} s"
-    retry_after_s: int
 
 
 class UnsupportedMediaType(EventError, code="UNSUPPORTED_MEDIA_TYPE"):
@@ -248,10 +251,7 @@ class ArtifactIncompatible(ArtifactError, code="ARTIFACT_INCOMPATIBLE", cause="d
 class InsufficientMemory(ArtifactError, code="INSUFFICIENT_MEMORY", cause="resources"):
     """The model does not fit into memory beside the one that serves."""
 
-    sentence = (
-        "Insufficient memory: the load needs {needed_bytes:,} bytes,"
-        " {available_bytes:,} are available"
-    )
+    sentence = "Insufficient memory: {needed_bytes:,} bytes are needed, {available_bytes:,} free"
     needed_bytes: int
     available_bytes: int
 

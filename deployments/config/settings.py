@@ -109,6 +109,7 @@ class IngressSettings(ScalingSettings):
     events_per_flush: Count
     flushes_in_flight: Count
     parts_in_flight: Count
+    parts_ms: Positive
     waiting_events: Count
     max_queued_requests: Count
 

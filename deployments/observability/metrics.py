@@ -179,7 +179,7 @@ _INGRESS_COUNTS = (
         _C,
         ("code",),
         "requests",
-        "Requests that authentication or the rate limit refused, by code.",
+        "Requests refused by authentication, limits, load or for their page, by code.",
     ),
     Metric(
         "axon_challenger_events_total",

@@ -6,6 +6,7 @@ another error's text.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -285,15 +286,16 @@ def _is_explained(request: Request) -> bool:
 def _parts_of(
     parsed: Sequence[wire.EventRequest | tuple[str, EventError]], size: int
 ) -> Iterator[tuple[Kind, Sequence[int]]]:
-    """The places of the valid events of a batch, by kind, at most `size` in each part."""
+    """The places of the valid events of a batch, by kind, in equal parts of at most `size`."""
     for kind in Kind:
         places = [
             place
             for place, event in enumerate(parsed)
             if not isinstance(event, tuple) and wire.kind_of(event) is kind
         ]
-        for start in range(0, len(places), size):
-            yield kind, places[start : start + size]
+        step = math.ceil(len(places) / max(1, math.ceil(len(places) / size)))
+        for start in range(0, len(places), max(1, step)):
+            yield kind, places[start : start + step]
 
 
 def _row_error(event_id: str, error: EventError) -> verdict_wire.RowError:

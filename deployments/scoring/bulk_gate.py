@@ -21,14 +21,15 @@ from ensemble.guard import FairQueue
 
 __all__ = ["BulkGate", "gather_all"]
 
-LATEST = 0.2  # weight of the latest part in the average of seconds per event
+FIRST_PART, LEAST_PART = 256, 64  # events: before the first measurement, and on any machine
+LATEST = 0.2  # weight of the latest part in the averages
 
 
 class BulkGate:
     """Gate for the parts of batches. One event loop uses it.
 
     Args:
-        settings: parts at a time, size of a part, and events that may wait.
+        settings: parts at a time, their time in the layers, and events that may wait.
         meter: counts refusals and what waits.
         clock: monotonic clock, seconds.
     """
@@ -41,10 +42,19 @@ class BulkGate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._free, self._most = settings.parts_in_flight, settings.waiting_events
-        self.part_events = settings.events_per_flush
-        self._places, self._meter, self._clock = settings.parts_in_flight, meter, clock
-        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(self.part_events)
-        self._event_s = 0.0  # seconds of the service per event of bulk, an average
+        self._places, self._parts_s = settings.parts_in_flight, settings.parts_ms / 1000.0
+        self._largest, self._meter, self._clock = settings.max_events, meter, clock
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(LEAST_PART)
+        self._events = self._taken_s = 0.0  # of a part, averages
+        self._event_s = 0.0  # seconds of the service per event of bulk
+
+    @property
+    def part_events(self) -> int:
+        """Number of events of a part, so that all places together take the set time at most."""
+        if not self._event_s:
+            return min(FIRST_PART, self._largest)
+        fitting = int(self._parts_s / (self._event_s * self._places))
+        return min(max(fitting, LEAST_PART), self._largest)
 
     def admit(self, tenant: str, events: int, within_s: float) -> None:
         """Refuse a batch that cannot be scored in time, before any work is done for it.
@@ -83,9 +93,14 @@ class BulkGate:
         try:
             yield
         finally:
-            taken_s = (self._clock() - began) / (events * self._places)
-            self._event_s += LATEST * (taken_s - self._event_s) if self._event_s else taken_s
+            self._measured(events, self._clock() - began)
             self._leave()
+
+    def _measured(self, events: int, taken_s: float) -> None:
+        """Average the seconds per event; a part counts by its events, as small ones cost more."""
+        self._events += LATEST * (events - self._events)
+        self._taken_s += LATEST * (taken_s - self._taken_s)
+        self._event_s = self._taken_s / (self._events * self._places)
 
     async def _wait(self, tenant: str, events: int, until: float) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

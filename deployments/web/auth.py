@@ -25,7 +25,7 @@ from deployments.config import Settings, Tenants
 from deployments.observability import LogThrottle, Meter, log_event
 from deployments.poller import Poller
 from deployments.web.api_keys import Key, Scope
-from deployments.web.errors import error_response
+from deployments.web.errors import describe_code, error_response, status_of
 from deployments.web.key_ring import KeyRing
 from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
@@ -209,6 +209,10 @@ class Authenticator:
         self._count(FORBIDDEN, caller.key_id, caller.tenant)
         message = f"this key lacks the scope `{needs}`, which this request needs"
         return error_response(Request(scope), 403, FORBIDDEN, message)
+
+    def reject_page(self, scope: AsgiScope, code: str) -> Response:
+        """Answer a request of a web page that the browser guard refused with `code`."""
+        return self._refusal(scope, status_of(code), code, describe_code(code), {})
 
     async def consume(self, caller: Caller, events: int) -> None:
         """Count a batch of events against the tenant's rate; the first is counted as the request.

@@ -20,7 +20,6 @@ from deployments.web.api_keys import Scope
 from deployments.web.auth import Authenticator, allows
 from deployments.web.browser_guard import BrowserGuard
 from deployments.web.contract import Answer, Body, Contract, Json
-from deployments.web.errors import describe_code, error_response, status_of
 
 __all__ = ["AuthenticatedApp", "ScopedRoute", "reject_scope"]
 
@@ -136,7 +135,7 @@ class AuthenticatedApp(Starlette):
         """Refuse a request, or put its caller into `scope`; a public route needs no caller."""
         code = self._guard.refusal(scope)
         if code:
-            return error_response(Request(scope), status_of(code), code, describe_code(code))
+            return self._authenticator.reject_page(scope, code)
         if (scope["method"], _path_inside(scope)) in self._public:
             self._authenticator.identify(scope)
             return None

@@ -8,6 +8,7 @@ response, and the other tenant sends single events at a pace.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,12 +32,16 @@ def main() -> None:
     )
     parser.add_argument("--in-flight", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--seconds", type=float, default=60.0, help="measured seconds of each")
+    parser.add_argument(
+        "--ingress", type=json.loads, default={}, help='other settings, e.g. {"part_events": 256}'
+    )
     options = parser.parse_args()
     batches = [batch_body(made_up_flows(EVENTS_IN_A_BATCH, seed=seed)) for seed in (3, 4)]
     singles = single_bodies(made_up_flows(64, seed=5))
+    settings = {**UNLIMITED, "ingress": options.ingress}
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder), (QUIET, BULK), singles[0], UNLIMITED) as (port, keys),
+        serving(Path(folder), (QUIET, BULK), singles[0], settings) as (port, keys),
     ):
 
         def bulk(in_flight: int, seconds: float) -> Load:

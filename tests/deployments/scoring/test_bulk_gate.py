@@ -150,6 +150,35 @@ async def test_a_tenant_may_fill_half_of_the_room() -> None:
     await asyncio.gather(*out)
 
 
+@pytest.mark.parametrize(
+    ("event_ms", "expected"), [(0.01, 1000), (0.06, 1000), (0.12, 500), (1.0, 64)]
+)
+async def test_a_slow_machine_gets_smaller_parts(event_ms: float, expected: int) -> None:
+    """P21b: a single event waits for the parts in the layers, on any machine about as long."""
+    world = Gate(parts_ms=60)
+    for _ in range(3):
+        part = world.start("bulk", events=100)
+        await settled()
+        world.clock.now += 100 * event_ms / 1000.0
+        await world.end_one()
+        await part
+
+    assert world.gate.part_events == pytest.approx(expected, abs=1)
+
+
+async def test_a_few_small_parts_do_not_make_the_service_seem_slow() -> None:
+    """Any part costs some milliseconds; a batch must not be refused for a short one before it."""
+    world = Gate()
+    for events in [1000] * 10 + [2]:
+        part = world.start("bulk", events=events)
+        await settled()
+        world.clock.now += 0.01 + events * 0.00003
+        await world.end_one()
+        await part
+
+    assert world.gate.part_events == 1000
+
+
 async def test_an_idle_gate_admits_any_batch() -> None:
     Gate(waiting_events=1).gate.admit("bulk", 1000, within_s=LONG_S)
 

@@ -9,6 +9,7 @@ import pytest
 from deployments.config.settings import read_settings
 from deployments.web.browser_guard import FOREIGN_ORIGIN, UNKNOWN_HOST, BrowserGuard
 from tests.support.asgi_clients import LONG_DEADLINE, OpenIngress
+from tests.support.recorded_telemetry import RecordingMeter
 from tests.support.scoring_client import error_of
 
 OPEN = read_settings({"auth": {"mode": "off", "hosts": ["SIEM.local"]}})
@@ -78,7 +79,7 @@ PATHS = [
 @pytest.mark.parametrize(("method", "path"), PATHS)
 @pytest.mark.parametrize("content_type", ["text/plain", "application/json", ""])
 def test_a_page_of_another_site_cannot_switch_a_layer_off(
-    open_client: OpenIngress, method: str, path: str, content_type: str
+    open_client: OpenIngress, meter: RecordingMeter, method: str, path: str, content_type: str
 ) -> None:
     """A form, plain text and a body without a type are sent without asking the service first."""
     client = open_client(overrides=LONG_DEADLINE)
@@ -89,6 +90,7 @@ def test_a_page_of_another_site_cannot_switch_a_layer_off(
     answer = client.request(method, path, content=b"{}", headers=headers)
 
     error_of(answer, 403, FOREIGN_ORIGIN)
+    assert meter.total("axon_requests_refused_total", code=FOREIGN_ORIGIN) == 1
     assert client.get("/v1/status").json()["controls"]["disabled"] == []
 
 

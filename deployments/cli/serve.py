@@ -107,11 +107,12 @@ def serve(
     file. The configuration is checked before Ray starts.
     """
     plan = _plan(config, host, port, auth)
-    for application in plan.applications:
-        settings = read_settings(application.args)  # report a mistake before Ray starts
-        _require_safe_binding(plan.host, settings)
+    # of each application, so that a mistake is reported before Ray starts
+    settings, *others_settings = [read_settings(one.args) for one in plan.applications]
+    for one in (settings, *others_settings):
+        _require_safe_binding(plan.host, one)
     _require_free_port(plan.host, plan.port)
-    _require_own_state(read_settings(plan.args))
+    _require_own_state(settings)
     try:
         prepare_environment()
     except OSError as problem:
@@ -164,7 +165,7 @@ def serve(
             ) from None
         failed = [application.name for application in others if not _start_other(application, run)]
         _report_state(plan, started, signals)
-        _report_missing_keys(read_settings(plan.args))
+        _report_missing_keys(settings)
         _report_others(plan, others, failed, signals)
         while not signals:
             time.sleep(POLL_EVERY_S)

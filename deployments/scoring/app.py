@@ -208,12 +208,13 @@ class IngressApp:
         ]
 
         within_s = self._settings.ingress.batch_deadline_ms / 1000.0
-        self._bulk.admit(caller.tenant, len(parsed), since + within_s - time.monotonic())
+        until = since + within_s
+        self._bulk.admit(caller.tenant, len(parsed), until)
 
         async def score_part(kind: Kind, places: Sequence[int]) -> None:
             events: list[Any] = [parsed[place] for place in places]
             tenants = [caller.tenant] * len(events)
-            async with self._bulk.place(caller.tenant, len(events), since + within_s):
+            async with self._bulk.place(caller.tenant, len(events), until):
                 verdicts = await pipeline.score_events(
                     kind, events, tenants, explain=explain, since=since, within_s=within_s
                 )
@@ -293,8 +294,11 @@ def _parts_of(
             for place, event in enumerate(parsed)
             if not isinstance(event, tuple) and wire.kind_of(event) is kind
         ]
-        step = math.ceil(len(places) / max(1, math.ceil(len(places) / size)))
-        for start in range(0, len(places), max(1, step)):
+        if not places:
+            continue
+        parts = math.ceil(len(places) / size)
+        step = math.ceil(len(places) / parts)
+        for start in range(0, len(places), step):
             yield kind, places[start : start + step]
 
 

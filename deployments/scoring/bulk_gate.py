@@ -46,23 +46,31 @@ class BulkGate:
         self._largest, self._meter, self._clock = settings.max_events, meter, clock
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(LEAST_PART)
         self._events = self._taken_s = 0.0  # of a part, averages
-        self._event_s = 0.0  # seconds of the service per event of bulk
+
+    @property
+    def _event_s(self) -> float:
+        """Seconds of the service per event of bulk; 0.0 before the first measurement.
+
+        A part counts by its events, because any part costs some time.
+        """
+        return self._taken_s / (self._events * self._places) if self._events else 0.0
 
     @property
     def part_events(self) -> int:
         """Number of events of a part, so that all places together take the set time at most."""
-        if not self._event_s:
+        event_s = self._event_s
+        if not event_s:
             return min(FIRST_PART, self._largest)
-        fitting = int(self._parts_s / (self._event_s * self._places))
+        fitting = int(self._parts_s / (event_s * self._places))
         return min(max(fitting, LEAST_PART), self._largest)
 
-    def admit(self, tenant: str, events: int, within_s: float) -> None:
+    def admit(self, tenant: str, events: int, until: float) -> None:
         """Refuse a batch that cannot be scored in time, before any work is done for it.
 
         Args:
             tenant: of the caller. It may fill half of the room for waiting events.
             events: of the batch.
-            within_s: seconds until its deadline.
+            until: deadline, by the clock.
 
         Raises:
             Overloaded: too many events wait, or the wait would be longer than the deadline.
@@ -70,7 +78,7 @@ class BulkGate:
         waiting, own = self._queue.waiting, self._queue.waiting_of(tenant)
         wait_s = waiting * self._event_s
         is_full = waiting and (waiting + events > self._most or own + events > self._most // 2)
-        if is_full or wait_s > within_s:
+        if is_full or wait_s > until - self._clock():
             self._refuse(wait_s)
 
     @asynccontextmanager
@@ -97,10 +105,8 @@ class BulkGate:
             self._leave()
 
     def _measured(self, events: int, taken_s: float) -> None:
-        """Average the seconds per event; a part counts by its events, as small ones cost more."""
         self._events += LATEST * (events - self._events)
         self._taken_s += LATEST * (taken_s - self._taken_s)
-        self._event_s = self._taken_s / (self._events * self._places)
 
     async def _wait(self, tenant: str, events: int, until: float) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

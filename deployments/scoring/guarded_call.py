@@ -92,7 +92,7 @@ class GuardedLayer:
         self._fallback_score = LAYERS[layer].fallback_score
         self._is_stateless = LAYERS[layer].is_stateless
         self._hung_s = settings.hung_s
-        self._liveness = Liveness(handle, within_s=settings.hung_s, on_hung=self._is_hung)
+        self._liveness = Liveness(handle, within_s=settings.hung_s, on_hung=self._give_up)
         rules = BreakerRules(
             failures_in_a_row=settings.failures_in_a_row,
             window=settings.window,
@@ -227,7 +227,7 @@ class GuardedLayer:
         if not call.cancelled() and not isinstance(call.exception(), _DIED):
             self._liveness.answered()
 
-    def _is_hung(self) -> None:
+    def _give_up(self) -> None:
         """Open the breaker, and end the calls in flight: none of them gets an answer."""
         if self.breaker.state is not BreakerState.CLOSED:
             return

@@ -81,7 +81,7 @@ def attack(
             return f"{opened} connections", drive(port, replace(calm, window_s=options.seconds))
     hostile = replace(requests_of(key)[way], window_s=options.seconds, at_most=options.requests)
     sent, during = drive_together(port, hostile, replace(calm, window_s=options.seconds))
-    return " ".join(f"{status}: {count:,}" for status, count in sent.statuses.items()), during
+    return sent.responses, during
 
 
 def requests_of(key: str) -> Mapping[str, Load]:

@@ -65,7 +65,7 @@ def _table(rows: Sequence[tuple[str, Window, float]], capacity: float) -> Table:
     for name, window, mib in rows:
         table.add_row(
             name,
-            " ".join(f"{status}: {count}" for status, count in window.statuses.items()),
+            window.responses,
             f"{window.whole_per_s:,.0f}",
             f"{window.whole_per_s / capacity:.0%}",
             f"{window.p99_ms:,.1f}",

@@ -103,6 +103,11 @@ class Window:
         return self.events / self.seconds
 
     @property
+    def responses(self) -> str:
+        """How often each status came, e.g. `200: 467 503: 5`."""
+        return " ".join(f"{status}: {count:,}" for status, count in self.statuses.items())
+
+    @property
     def whole_per_s(self) -> float:
         """Throughput in events/s whose verdict is not degraded: the goodput."""
         return (self.events - self.degraded) / self.seconds

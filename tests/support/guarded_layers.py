@@ -27,7 +27,6 @@ from tests.support.timing import Clock
 __all__ = [
     "DEADLINE_S",
     "FLOWS",
-    "HUNG_S",
     "ONE",
     "TWO",
     "CountingMetrics",

@@ -33,6 +33,7 @@ defaults
     timeout connect 5s
     timeout client 30s
     timeout server 30s
+    timeout http-keep-alive 30s
 frontend http_frontend
     bind 127.0.0.1:{port}
     default_backend behind

@@ -125,9 +125,9 @@ async def test_a_batch_that_cannot_be_in_time_is_refused_at_once() -> None:
     out = [world.start("bulk") for _ in range(3)]
     await settled()
 
-    world.gate.admit("bulk", 256, within_s=6.0)
+    world.gate.admit("bulk", 256, world.clock.now + 6.0)
     with pytest.raises(Overloaded) as refusal:
-        world.gate.admit("bulk", 256, within_s=5.0)
+        world.gate.admit("bulk", 256, world.clock.now + 5.0)
 
     assert refusal.value.retry_after_s == 6
     for _ in range(3):
@@ -141,8 +141,8 @@ async def test_a_tenant_may_fill_half_of_the_room() -> None:
     await settled()
 
     with pytest.raises(Overloaded):
-        world.gate.admit("bulk", 256, within_s=LONG_S)
-    world.gate.admit("quiet", 256, within_s=LONG_S)
+        world.gate.admit("bulk", 256, world.clock.now + LONG_S)
+    world.gate.admit("quiet", 256, world.clock.now + LONG_S)
 
     assert world.meter.total("axon_requests_refused_total", code="OVERLOADED") == 1
     for _ in range(5):
@@ -180,7 +180,9 @@ async def test_a_few_small_parts_do_not_make_the_service_seem_slow() -> None:
 
 
 async def test_an_idle_gate_admits_any_batch() -> None:
-    Gate(waiting_events=1).gate.admit("bulk", 1000, within_s=LONG_S)
+    world = Gate(waiting_events=1)
+
+    world.gate.admit("bulk", 1000, world.clock.now + LONG_S)
 
 
 async def test_the_parts_of_a_batch_end_together_when_one_fails() -> None:

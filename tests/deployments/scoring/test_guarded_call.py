@@ -227,6 +227,21 @@ async def test_slow_scores_are_used_and_open_no_breaker() -> None:
     assert world.metrics.breakers == []
 
 
+async def test_a_delay_of_all_layers_opens_no_breaker() -> None:
+    """A busy ingress finds every layer slow.
+
+    If all breakers opened, nothing would be detected under load.
+    """
+    world = GuardedPipeline()
+    for layer in world.layers.values():
+        layer.takes_s = 0.6 * DEADLINE_S
+
+    for _ in range(30):
+        await world.score()
+
+    assert world.metrics.breakers == []
+
+
 @pytest.mark.parametrize("hung", [["anomaly", "behavior"], list(LAYERS)], ids=["two", "all"])
 async def test_layers_that_hang_together_are_no_longer_called(hung: list[str]) -> None:
     """P18, P19: with no layer left to wait for, the verdict comes at once."""
@@ -239,6 +254,16 @@ async def test_layers_that_hang_together_are_no_longer_called(hung: list[str]) -
 
     assert {layer for layer, one in said.items() if one.status is LayerStatus.OPEN} == set(hung)
     assert all(len(world.layers[layer].requested) <= 5 for layer in hung)
+
+
+async def test_a_slow_explanation_does_not_open_the_breaker() -> None:
+    world = GuardedPipeline()
+    world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
+
+    for _ in range(30):
+        await world.score(explain=True)
+
+    assert world.metrics.breakers == []
 
 
 async def test_an_explanation_waits_no_longer_than_a_verdict() -> None:

@@ -149,6 +149,18 @@ async def test_a_timeout_is_a_failure_only_of_a_layer_that_hangs(is_hung: bool) 
     assert guarded.guard.breaker.state is expected
 
 
+async def test_a_slow_response_is_no_failure() -> None:
+    """The request may be larger than any event: a thousand flows through a forest."""
+    guarded = Guarded(failures_in_a_row=1)
+
+    async def slow() -> str:
+        guarded.clock.now += DEADLINE_S
+        return "answer"
+
+    assert await guarded.call(slow) == "answer"
+    assert guarded.guard.breaker.state is BreakerState.CLOSED
+
+
 async def test_both_methods_share_the_bulkhead() -> None:
     guarded = Guarded(calls_in_flight=1)
     guarded.layer.gate = asyncio.Event()

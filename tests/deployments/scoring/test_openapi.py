@@ -302,8 +302,9 @@ def twice_at_once(client: IngressClient) -> httpx.Response:
 
 def without_room(client: IngressClient) -> httpx.Response:
     """Send a batch while so much waits that it cannot be in time."""
-    client.ingress._bulk._queue.push("other", 10, asyncio.Future(loop=client.loop.get_loop()))
-    client.ingress._bulk._event_s = 60.0
+    gate = client.ingress._bulk
+    gate._queue.push("other", 10, asyncio.Future(loop=client.loop.get_loop()))
+    gate._measured(events=1, taken_s=60.0)
     return client.post("/v1/score/batch", {"events": [FLOW]})
 
 

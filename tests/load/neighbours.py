@@ -8,37 +8,22 @@ sender takes time from the service as well.
 from __future__ import annotations
 
 import argparse
-import http.client
-import multiprocessing
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from tests.load.flows import made_up_flows, single_bodies
-from tests.load.tenants import serving
-from tests.load.traffic import Load, drive
+from tests.load.tenants import drive_together, serving
+from tests.load.traffic import Load, Window
 
 QUIET, FLOODER = "quiet", "flooder"
 ALONE, TENANT, WITHOUT_KEY = "no flood", "a tenant", "a caller without a key"
-PACE_S = 0.02  # between two requests of the quiet tenant
+PER_S, QUIET_AT_ONCE = 50.0, 8  # requests of the quiet tenant that are due, and its connections
 FLOODING_S = 1.0  # before the measurement, so that the burst of the flooder is spent
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """Latency of the quiet tenant, and the number of its requests without a verdict."""
-
-    p50_ms: float
-    p99_ms: float
-    unanswered: int
 
 
 def main() -> None:
@@ -76,7 +61,7 @@ def main() -> None:
                 statistics.median(getattr(one, name) for one in rounds)
                 for name in ("p50_ms", "p99_ms")
             )
-            unanswered = sum(one.unanswered for one in rounds)
+            unanswered = sum(one.failures + one.unsent for one in rounds)
             table.add_row(
                 f"{rate:,.0f}",
                 beside,
@@ -90,69 +75,25 @@ def main() -> None:
 
 def measure(
     folder: Path, bodies: Sequence[bytes], rate: float, options: argparse.Namespace
-) -> dict[str, list[Measurement]]:
+) -> dict[str, list[Window]]:
     """Map each kind of flood to the measurements beside it, one for each round."""
     limits = {"auth": {"requests_per_s": rate, "burst": rate}}
     with serving(folder, (QUIET, FLOODER), bodies[0], limits) as (port, keys):
-        floods = {ALONE: None, TENANT: keys[FLOODER], WITHOUT_KEY: ""}
-        measured: dict[str, list[Measurement]] = {beside: [] for beside in floods}
-        measure_quiet(port, bodies, keys[QUIET], options.seconds)  # warm-up
+        score, seconds = "/v1/score", options.seconds
+        quiet = Load(score, bodies, QUIET_AT_ONCE, FLOODING_S, seconds, keys[QUIET], per_s=PER_S)
+        floods = {
+            beside: [Load(score, bodies, options.connections, 0.0, FLOODING_S + seconds, key)]
+            for beside, key in ((TENANT, keys[FLOODER]), (WITHOUT_KEY, ""))
+        }
+        measured: dict[str, list[Window]] = {ALONE: [], TENANT: [], WITHOUT_KEY: []}
+        drive_together(port, quiet)  # warm-up
         for number in range(options.rounds):
-            for beside, key in floods.items():
-                load = (
-                    None
-                    if key is None
-                    else Load(
-                        "/v1/score", bodies, options.connections, FLOODING_S, options.seconds, key
-                    )
-                )
-                with flooding(port, load):
-                    measured[beside].append(
-                        measure_quiet(port, bodies, keys[QUIET], options.seconds)
-                    )
+            for beside, rounds in measured.items():
+                rounds.append(drive_together(port, quiet, *floods.get(beside, []))[0])
                 print(
-                    f"{rate:,.0f}/s, round {number + 1}, beside {beside}: {measured[beside][-1]}",
-                    flush=True,
+                    f"{rate:,.0f}/s, round {number + 1}, beside {beside}: {rounds[-1]}", flush=True
                 )
     return measured
-
-
-@contextmanager
-def flooding(port: int, load: Load | None) -> Iterator[None]:
-    """Send `load` from another process during the block; None sends nothing."""
-    if load is None:
-        yield
-        return
-    flood = multiprocessing.get_context("spawn").Process(
-        target=drive, args=(port, load), daemon=True
-    )
-    flood.start()
-    time.sleep(FLOODING_S)
-    try:
-        yield
-    finally:
-        flood.join()
-
-
-def measure_quiet(port: int, bodies: Sequence[bytes], key: str, seconds: float) -> Measurement:
-    """Send requests at the pace of the quiet tenant."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10.0)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    elapsed_ms, unanswered, ends = [], 0, time.perf_counter() + seconds
-    while (since := time.perf_counter()) < ends:
-        try:
-            connection.request("POST", "/v1/score", bodies[len(elapsed_ms) % len(bodies)], headers)
-            response = connection.getresponse()
-            response.read()
-            unanswered += response.status != http.client.OK
-        except (OSError, http.client.HTTPException):
-            connection.close()
-            unanswered += 1
-        elapsed_ms.append((time.perf_counter() - since) * 1000.0)
-        time.sleep(max(0.0, since + PACE_S - time.perf_counter()))
-    connection.close()
-    p50, p99 = np.percentile(elapsed_ms, [50, 99])
-    return Measurement(round(float(p50), 2), round(float(p99), 2), unanswered)
 
 
 if __name__ == "__main__":

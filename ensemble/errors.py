@@ -17,14 +17,12 @@
     `- LayerError        the operator must act: the layer abstains
          LayerTimeout, LayerOpen, LayerDisabled, LayerWarmingUp, LayerOverloaded, LayerCrashed
 
-An error has fields (the annotated attributes, in order), a `code` that never changes, and a
-`sentence` with the fields as placeholders, without a path, a token or the text of another error.
+A `code` never changes. A `sentence` has no path, no token and no text of another error.
 """
 
 from __future__ import annotations
 
-from inspect import Parameter, Signature, get_annotations
-from typing import ClassVar, dataclass_transform
+from ensemble.fielded_error import FieldedError
 
 __all__ = [
     "ArtifactCorrupt", "ArtifactError", "ArtifactInUse", "ArtifactIncompatible", "ArtifactMissing",
@@ -40,35 +38,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass_transform(eq_default=False)
-class EnsembleError(Exception):
+class EnsembleError(FieldedError, code="ENSEMBLE_ERROR"):
     """Root of all errors that Axon raises."""
-
-    code = "ENSEMBLE_ERROR"
-    cause = ""
-    sentence = ""
-    __signature__: ClassVar[Signature] = Signature()
-
-    def __init_subclass__(cls, *, code: str = "", cause: str = "") -> None:
-        """Make the annotated attributes of a subclass the parameters of its constructor."""
-        super().__init_subclass__()
-        cls.code, cls.cause = code or cls.code, cause or cls.cause  # Ray's subclass has neither
-        kind, none = Parameter.POSITIONAL_OR_KEYWORD, Parameter.empty
-        own = [
-            Parameter(name, kind, default=vars(cls).get(name, none), annotation=annotation)
-            for name, annotation in get_annotations(cls).items()
-        ]
-        cls.__signature__ = Signature([*cls.__signature__.parameters.values(), *own])
-
-    def __init__(self, *values: object, **named: object) -> None:
-        """Set the fields, and put them all into `args`, so that Ray can pickle the error."""
-        given = self.__signature__.bind(*values, **named)
-        given.apply_defaults()
-        super().__init__(*given.arguments.values())
-        vars(self).update(given.arguments)
-
-    def __str__(self) -> str:
-        return self.sentence.format_map(vars(self)).removeprefix(": ")  # where `field` is ""
 
 
 class EventError(EnsembleError, code="INVALID_EVENT"):

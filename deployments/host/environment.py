@@ -63,6 +63,8 @@ def prepare_environment() -> None:
         os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "1" if binary else "0") != "1"
         or not binary
     ):
+        # no proxy of ours writes the header with the address of a caller, so none is believed
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
         return
     os.environ["AXON_HAPROXY_BINARY"] = binary
     os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_WRAPPER)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 
 import pytest
+import uvicorn
+from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from deployments.config.settings import ROOT
 from deployments.host import prepare_environment
@@ -52,6 +55,27 @@ def test_variables_of_the_operator_are_not_changed() -> None:
     prepare_environment()
 
     assert (os.environ[LOWEST], os.environ[HIGHEST]) == ("30000", "30010")
+
+
+def test_without_a_proxy_of_ours_no_caller_names_its_own_address() -> None:
+    """I1: by default a server believes the header of any caller on its own machine."""
+    seen: list[tuple[str, int]] = []
+
+    async def app(scope: Scope, _receive: ASGIReceiveCallable, _send: ASGISendCallable) -> None:
+        assert scope["type"] == "http"
+        seen.append(scope["client"] or ("", 0))
+
+    prepare_environment()
+    server = uvicorn.Config(app, log_config=None)
+    server.load()
+    request = {
+        "type": "http",
+        "client": ("127.0.0.1", 1),
+        "headers": [(b"x-forwarded-for", b"192.0.2.1")],
+    }
+    asyncio.run(server.loaded_app(request, None, None))  # type: ignore[arg-type]
+
+    assert seen == [("127.0.0.1", 1)]
 
 
 def test_axon_serve_imports_nothing_that_reads_the_environment_before_it_is_set() -> None:

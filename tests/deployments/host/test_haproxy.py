@@ -43,14 +43,15 @@ backend behind
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers with the number of bytes that it read."""
+    """Answers with the number of bytes and the headers that it read."""
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         """Read the body."""
         size = len(self.rfile.read(int(self.headers["Content-Length"])))
-        answer = json.dumps([size, sorted(name.lower() for name in self.headers)]).encode()
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        answer = json.dumps([size, headers]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -185,3 +186,18 @@ def test_a_client_cannot_switch_limits_of_the_server_off(port: int) -> None:
     assert not {"x-request-timeout-seconds", "x-request-disconnect-disabled"} & {
         *json.loads(body)[1]
     }
+
+
+def test_a_caller_cannot_name_another_address_as_its_own(port: int) -> None:
+    """I1: the audit log would show it as the address that changed the service."""
+    forged = (
+        "X-Forwarded-For: 192.0.2.1",
+        "x-forwarded-for: 192.0.2.2",
+        "Forwarded: for=192.0.2.3",
+    )
+    with opened(port, head_of(1, *forged) + b"x") as connection:
+        _, body = answer_of(connection)
+    headers = json.loads(body)[1]
+
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    assert "forwarded" not in headers

@@ -92,7 +92,9 @@ class ManageApp:
         )
         self._executor = StoreExecutor(self._settings)
         registry = CallerRegistry(self._executor, self._tenants, self._settings)
-        read_body = BodyReader(self._settings.management.max_body_bytes)
+        read_body = BodyReader(
+            self._settings.management.max_body_bytes, self._settings.management.max_rows
+        )
         self._models = ModelRoutes(registry, read_body, self._settings)
         self._archives = ArchiveRoutes(registry, self._settings)
         self._releases = ReleaseRoutes(registry, read_body)
@@ -112,7 +114,6 @@ class ManageApp:
             {layer: Replicas(layer, partial(find_layer, layer), within_s) for layer in LAYERS},
             registry,
             read_body,
-            self._settings.management.max_rows,
         )
 
     def __serve_build_asgi_app__(self) -> Starlette:

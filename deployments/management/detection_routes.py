@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from deployments.management.request_parsing import (
     reject_unknown_query,
     tenant_of,
 )
+from deployments.management.sent_rows import ROWS, Row, SentRows
 from deployments.web import (
     READING_ERRORS,
     Authenticator,
@@ -30,7 +32,6 @@ from deployments.web import (
     ScopedRoute,
     as_json,
     caller_of,
-    decode_error,
 )
 from ensemble.errors import (
     ArtifactMissing,
@@ -40,7 +41,6 @@ from ensemble.errors import (
     FeatureMismatch,
     MalformedEvent,
     NotServing,
-    TooManyRows,
 )
 from ensemble.layers import LAYERS, layers_by_model
 from ensemble.runtime import SlotState
@@ -51,9 +51,6 @@ __all__ = ["DETECTORS", "DetectionRoutes"]
 
 DETECTORS = "detectors"
 UNREACHABLE, NOT_LOADED = "unreachable", "not_loaded"
-ROWS = "network_data"
-Row = Mapping[str, Any]
-_decode_row = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,6 @@ class DetectionRoutes:
         layers: layer -> its replicas in the scoring application.
         registry: runs work on the registry of the caller's tenant.
         read_body: reads JSON bodies.
-        max_rows: rows of one request.
     """
 
     authenticator: Authenticator
@@ -74,7 +70,6 @@ class DetectionRoutes:
     layers: Mapping[str, Replicas]
     registry: CallerRegistry
     read_body: BodyReader
-    max_rows: int
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
@@ -117,11 +112,9 @@ class DetectionRoutes:
         """Rate rows (S4-10) by the tenant's detector, else its group's, else the generic one."""
         reject_unknown_query(request)
         model = model_of(request)
-        body = await self.read_body(request, request_bodies.RowsToRate)
-        if len(body.network_data) > self.max_rows:  # before a row is decoded
-            raise TooManyRows(len(body.network_data), self.max_rows)
+        body = await self.read_body.rows(request, request_bodies.RowsToRate)
         await self.authenticator.consume(caller_of(request.scope), len(body.network_data))
-        rows, refused = _rows_of(body.network_data)
+        rows, refused = await asyncio.to_thread(_rows_of, SentRows(body.network_data))
         detections, owner = await self._rated(request, model, list(rows.values()), body.missing)
         results = _in_order(body.network_data, list(rows), detections, refused)
         return as_json(
@@ -172,18 +165,15 @@ class DetectionRoutes:
         return await self.registry.run(request, lambda registry: registry.describe(model))
 
 
-def _rows_of(sent: Sequence[msgspec.Raw]) -> tuple[dict[int, Row], dict[int, EventError]]:
+def _rows_of(sent: SentRows) -> tuple[dict[int, Row], dict[int, EventError]]:
     """Decode the rows by position; a row that is not an object gets an error instead."""
     rows: dict[int, Row] = {}
     refused: dict[int, EventError] = {}
-    for place, raw in enumerate(sent):
+    for place in range(len(sent)):
         try:
-            rows[place] = _decode_row(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problem = decode_error(error, bytes(raw))
-            refused[place] = MalformedEvent(
-                f"{ROWS}[{place}]", getattr(problem, "problem", str(problem))
-            )
+            rows[place] = sent[place]
+        except MalformedEvent as error:
+            refused[place] = error
     return rows, refused
 
 

@@ -22,6 +22,7 @@ from deployments.management.request_parsing import (
     require_own_tenant,
     tenant_of,
 )
+from deployments.management.sent_rows import SentRows
 from deployments.management.store_executor import StoreExecutor, with_timeout
 from deployments.web import (
     READING_ERRORS,
@@ -140,7 +141,7 @@ class JobRoutes:
 
     async def _train(self, request: Request) -> Response:
         reject_unknown_query(request)
-        body = await self.read_body(request, request_bodies.TrainRequest)
+        body = await self.read_body.rows(request, request_bodies.RowsToTrain)
         may_promote = allows(request.scope, Scope.MANAGE)
         if body.promote and not may_promote:
             return reject_scope(request, Scope.MANAGE)
@@ -149,11 +150,12 @@ class JobRoutes:
             new_model_name(body.name),
             actor_of(request),
         )
+        features = NETWORK_FEATURES if body.features is None else body.features
         spec = TrainingSpec(
-            rows=body.network_data,
+            rows=SentRows(body.network_data, features),
             as_champion=may_promote if body.promote is None else body.promote,
             model=model,
-            features=NETWORK_FEATURES if body.features is None else body.features,
+            features=features,
             missing=Missing(body.missing),
             label=body.version or "",
             user_metadata=body.user_metadata,

@@ -20,6 +20,7 @@ __all__ = [
     "Retention",
     "Rollback",
     "RowsToRate",
+    "RowsToTrain",
     "SetChallengerRelease",
     "SetChallengerVersion",
     "TrainRequest",
@@ -79,6 +80,12 @@ class RowsToRate(Struct, forbid_unknown_fields=True, frozen=True):
 
     network_data: Annotated[list[msgspec.Raw], Meta(min_length=1)]
     missing: Literal["refuse", "zero"] = "refuse"
+
+
+class RowsToTrain(TrainRequest, frozen=True):
+    """`TrainRequest` with undecoded rows."""
+
+    network_data: Annotated[list[msgspec.Raw], Meta(min_length=1)]  # type: ignore[assignment]
 
 
 class VersionPromotion(Struct, forbid_unknown_fields=True, frozen=True):

@@ -5,16 +5,32 @@ Everything is validated here, once and strictly, before the store is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import Request
 
-from deployments.web import caller_of, decode_body, read_json
-from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
+from deployments.web import (
+    SMALL,
+    TWICE,
+    caller_of,
+    check_names,
+    count_names,
+    decode_apart,
+    decode_body,
+    outline,
+    read_json,
+)
+from ensemble.errors import (
+    MalformedEvent,
+    MalformedJson,
+    ReservedName,
+    TooManyRows,
+    UnknownTenant,
+)
 from ensemble.layers import layers_by_model
 from ensemble.store import Alias, ModelName, Tenant, parse_serial
 
@@ -47,6 +63,15 @@ RESERVED = frozenset(
 )
 """Path segments of routes: a model of that name could not be reached."""
 Body = TypeVar("Body")
+
+
+class _HasRows(Protocol):
+    @property
+    def network_data(self) -> Sequence[msgspec.Raw]: ...
+
+
+BodyOfRows = TypeVar("BodyOfRows", bound=_HasRows)
+OBJECTS_OF_A_ROW = 4  # itself, and what a detector ignores
 MAX_ENTRIES, DEFAULT_ENTRIES = 1000, 100
 
 
@@ -55,10 +80,12 @@ class BodyReader:
     """Reads JSON bodies, strictly.
 
     Attributes:
-        limit_bytes: size of the largest body that is read.
+        limit_bytes: size of the largest body of rows that is read; others have 64 KiB.
+        max_rows: rows of one body.
     """
 
     limit_bytes: int
+    max_rows: int
 
     async def __call__(
         self, request: Request, kind: type[Body], *, empty: Callable[[], Body] | None = None
@@ -73,10 +100,40 @@ class BodyReader:
         Raises:
             EventError: the body is too long, not JSON, or not a `kind`; `field` names the place.
         """
-        body = await read_json(request.scope["headers"], request.receive, self.limit_bytes)
+        body = await read_json(
+            request.scope["headers"], request.receive, min(self.limit_bytes, SMALL)
+        )
         if not body and empty is not None:
             return empty()
         read: Body = decode_body(partial(msgspec.json.decode, type=kind), body)
+        check_names(body)
+        return read
+
+    async def rows(self, request: Request, kind: type[BodyOfRows]) -> BodyOfRows:
+        """Read a body of rows, which are not decoded yet.
+
+        Args:
+            request: its body has not been read.
+            kind: a msgspec struct.
+
+        Raises:
+            EventError: as above, or there are too many rows.
+        """
+        body = await read_json(request.scope["headers"], request.receive, self.limit_bytes)
+        return await decode_apart(partial(self._decode_rows, kind), body)
+
+    def _decode_rows(self, kind: type[BodyOfRows], body: bytes) -> BodyOfRows:
+        found = outline(body)
+        if found.objects > OBJECTS_OF_A_ROW * (self.max_rows + 1):
+            raise TooManyRows(found.objects, self.max_rows)  # before each becomes an object here
+        read: BodyOfRows = decode_body(partial(msgspec.json.decode, type=kind), body)
+        if len(read.network_data) > self.max_rows:
+            raise TooManyRows(len(read.network_data), self.max_rows)
+        around: Mapping[str, Any] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        names = len(around) + sum(outline(bytes(row)).names for row in read.network_data)
+        names += count_names(getattr(read, "user_metadata", {}))
+        if found.names != names:
+            raise MalformedJson(TWICE)
         return read
 
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -50,6 +51,7 @@ from deployments.web import (
     ScopedRoute,
     as_json,
     caller_of,
+    decode_apart,
     docs_routes,
     encode,
     query_parameter,
@@ -197,9 +199,8 @@ class IngressApp:
 
     async def _score_batch(self, request: Request) -> Response:
         since, explain = time.monotonic(), _is_explained(request)
-        parsed = wire.parse_batch(
-            await self._body(request), limit=self._settings.ingress.max_events
-        )
+        parse = partial(wire.parse_batch, limit=self._settings.ingress.max_events)
+        parsed = await decode_apart(parse, await self._body(request))
         caller = caller_of(request.scope)
         await self._authenticator.consume(caller, len(parsed))
         pipeline = await self._pipelines.for_tenant(caller.tenant)

@@ -21,6 +21,7 @@ from deployments.web import (
     Scope,
     allows,
     caller_of,
+    decode_apart,
     encode,
     exception_response,
     read_json,
@@ -42,7 +43,7 @@ async def score_body(
         EventError: the body is not an event, or the event is not admitted.
     """
     since = time.monotonic()
-    event = wire.parse_event(body)
+    event = await decode_apart(wire.parse_event, body)
     pipeline = await pipelines.for_tenant(tenant)
     return encode(await pipeline.submit(event, tenant, explain=explain, since=since))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -23,7 +24,6 @@ from deployments.scoring.micro_batcher import MicroBatcher
 from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.predict_wire import (
     DEFAULT_MODEL,
-    Features,
     PredictBatchRequest,
     Prediction,
     PredictionBatch,
@@ -43,6 +43,7 @@ from deployments.web import (
     Scope,
     ScopedRoute,
     caller_of,
+    decode_apart,
     encode,
     public_message,
     read_json,
@@ -80,7 +81,7 @@ CLASSIFIER_ERRORS = (
 )
 """Error codes of a request to which the classifier gave no prediction."""
 Outcome = Prediction | EnsembleError
-Waiting = tuple[Features, float]  # a flow, and when it arrived (monotonic seconds)
+Waiting = tuple[wire.Features, float]  # a flow, and when it arrived (monotonic seconds)
 
 
 class Predictor:
@@ -105,7 +106,7 @@ class Predictor:
         self._settings, self._meter, self._now = settings, meter, now
 
     async def predict(
-        self, pipeline: TenantPipeline, flow: Features, model: str, *, since: float
+        self, pipeline: TenantPipeline, flow: wire.Features, model: str, *, since: float
     ) -> Prediction:
         """Predict the attack family of one flow, in a batch with other waiting flows.
 
@@ -132,7 +133,7 @@ class Predictor:
         return outcome
 
     async def predict_all(
-        self, pipeline: TenantPipeline, flows: Sequence[Features], model: str, *, since: float
+        self, pipeline: TenantPipeline, flows: Sequence[wire.Features], model: str, *, since: float
     ) -> list[Outcome]:
         """Predict several flows, in order; an invalid flow gets an error at its position.
 
@@ -251,13 +252,14 @@ class PredictRoutes:
 
     async def _predict(self, request: Request) -> Response:
         since = time.monotonic()
-        flow, model = parse_flow(await self._body(request))
+        flow, model = await decode_apart(parse_flow, await self._body(request))
         pipeline = await self._pipelines.for_tenant(caller_of(request.scope).tenant)
         return _response(request, await self._predictor.predict(pipeline, flow, model, since=since))
 
     async def _predict_batch(self, request: Request) -> Response:
         since = time.monotonic()
-        parsed, model = parse_flows(await self._body(request), limit=self._settings.max_events)
+        parse = partial(parse_flows, limit=self._settings.max_events)
+        parsed, model = await decode_apart(parse, await self._body(request))
         caller = caller_of(request.scope)
         await self._authenticator.consume(caller, len(parsed))
         pipeline = await self._pipelines.for_tenant(caller.tenant)

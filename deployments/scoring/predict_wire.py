@@ -12,12 +12,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from deployments.scoring import wire
-from deployments.web import check_size, count_pairs, decode_body
+from deployments.web import TWICE, check_size, decode_body, outline
 from ensemble.errors import EventError, MalformedJson
 
 __all__ = [
     "DEFAULT_MODEL",
-    "Features",
     "FlowToPredict",
     "PredictBatchRequest",
     "PredictRequest",
@@ -28,20 +27,19 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "random_forest"  # the model that the verdict of the ensemble uses
-Features = list[float | None] | dict[str, float | None]
 
 
 class PredictRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """A network flow, and the name of the model; default `random_forest`."""
 
-    features: list[float | None] | dict[str, float | None]
+    features: wire.Features
     model_name: wire.Name | UnsetType = UNSET
 
 
 class FlowToPredict(Struct, forbid_unknown_fields=True, frozen=True):
     """One network flow of a batch."""
 
-    features: list[float | None] | dict[str, float | None]
+    features: wire.Features
 
 
 class PredictBatchRequest(Struct, forbid_unknown_fields=True, frozen=True):
@@ -79,24 +77,23 @@ _decode_one = msgspec.json.Decoder(PredictRequest).decode
 _decode_flow = msgspec.json.Decoder(FlowToPredict).decode
 _decode_batch = msgspec.json.Decoder(PredictBatchRequest).decode
 _decode_raw = msgspec.json.Decoder(_RawBatch).decode
-_TWICE = "a name is given twice in one object, so two readers could use different values"
 
 
-def parse_flow(body: bytes) -> tuple[Features, str]:
+def parse_flow(body: bytes) -> tuple[wire.Features, str]:
     """Parse the features of one flow, and the requested model.
 
     Raises:
         MalformedJson: not JSON, or a name is given twice.
         MalformedEvent: JSON, but not a flow; `field` names the invalid part.
     """
-    check_size(body, 1)
+    found = check_size(body, 1)
     request: PredictRequest = decode_body(_decode_one, body)
-    if count_pairs(body) != (request.model_name is not UNSET) + _pairs_of(request.features):
-        raise MalformedJson(_TWICE)
+    if found.names != (request.model_name is not UNSET) + _names_of(request.features):
+        raise MalformedJson(TWICE)
     return request.features, _model_of(request.model_name)
 
 
-def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError], str]:
+def parse_flows(body: bytes, *, limit: int) -> tuple[list[wire.Features | EventError], str]:
     """Parse the flows of a batch and the requested model; an invalid flow becomes its error.
 
     Raises:
@@ -104,11 +101,11 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
         MalformedEvent: not a list of flows.
         TooManyEvents: more than `limit`.
     """
-    check_size(body, limit)
+    found = check_size(body, limit)
     try:
         batch: PredictBatchRequest = _decode_batch(body)  # the common case: all are valid
-        is_valid = count_pairs(body) == _pairs_around(batch.model_name) + sum(
-            _pairs_of(flow.features) for flow in batch.flows
+        is_valid = found.names == _names_around(batch.model_name) + sum(
+            _names_of(flow.features) for flow in batch.flows
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         is_valid = False
@@ -117,29 +114,30 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
         return [flow.features for flow in batch.flows], _model_of(batch.model_name)
     raw: _RawBatch = decode_body(_decode_raw, body)
     flows = [bytes(flow) for flow in raw.flows]
-    if count_pairs(body) != _pairs_around(raw.model_name) + sum(map(count_pairs, flows)):
-        raise MalformedJson(_TWICE)
+    if found.names != _names_around(raw.model_name) + sum(outline(flow).names for flow in flows):
+        raise MalformedJson(TWICE)
     wire.check_count(len(flows), limit, "flows")
     return [_flow_or_error(flow) for flow in flows], _model_of(raw.model_name)
 
 
-def _flow_or_error(body: bytes) -> Features | EventError:
+def _flow_or_error(body: bytes) -> wire.Features | EventError:
     try:
         flow: FlowToPredict = decode_body(_decode_flow, body)
     except EventError as error:
         return error
-    return flow.features if count_pairs(body) == _pairs_of(flow.features) else MalformedJson(_TWICE)
+    is_valid = outline(body).names == _names_of(flow.features)
+    return flow.features if is_valid else MalformedJson(TWICE)
 
 
 def _model_of(model_name: str | UnsetType) -> str:
     return DEFAULT_MODEL if isinstance(model_name, UnsetType) else model_name
 
 
-def _pairs_around(model_name: str | UnsetType) -> int:
+def _names_around(model_name: str | UnsetType) -> int:
     """Count the names in the batch object: `flows`, and `model_name` if it is given."""
     return 1 + (model_name is not UNSET)
 
 
-def _pairs_of(features: Features) -> int:
+def _names_of(features: wire.Features) -> int:
     """Count the names in a flow: `features`, and each feature that is given by name."""
-    return 1 + (len(features) if isinstance(features, dict) else 0)
+    return 1 + wire.names_in(features)

@@ -7,27 +7,42 @@ recomputes, because they have no value in a flow without duration. Every other n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-from deployments.web import check_size, decode_body
-from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
+from deployments.web import TWICE, check_size, decode_body, outline, without_half_pairs
+from ensemble.errors import (
+    EventError,
+    FeatureMismatch,
+    MalformedEvent,
+    MalformedJson,
+    TooManyEvents,
+)
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
 from ensemble.features import flow, process
 
-__all__ = ["EventRequest", "admit", "check_count", "kind_of", "parse_batch", "parse_event"]
+__all__ = [
+    "EventRequest",
+    "Features",
+    "admit",
+    "check_count",
+    "kind_of",
+    "names_in",
+    "parse_batch",
+    "parse_event",
+]
 
 Name = Annotated[str, Meta(max_length=256)]
+Features = list[float | None] | dict[str, float | None]
 
 
 class FlowRequest(Struct, tag_field="kind", tag="flow", forbid_unknown_fields=True, frozen=True):
     """A network flow: 78 CICFlowMeter features, in order or by name in any dialect."""
 
-    features: list[float | None] | dict[str, float | None]
+    features: Features
     id: Name = ""
     host: Name = ""
     time: str | float | None = None
@@ -62,6 +77,10 @@ class BatchRequest(Struct, forbid_unknown_fields=True):
     events: list[EventRequest]
 
 
+class _NamesOfBatch(Struct):
+    events: list[dict[str, msgspec.Raw]]
+
+
 class _OnlyId(Struct):
     id: Any = ""
 
@@ -69,6 +88,8 @@ class _OnlyId(Struct):
 _decode_event = msgspec.json.Decoder(EventRequest).decode
 _decode_batch = msgspec.json.Decoder(_RawBatch).decode
 _decode_batch_at_once = msgspec.json.Decoder(BatchRequest).decode
+_decode_names = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_names_of_batch = msgspec.json.Decoder(_NamesOfBatch).decode
 _decode_id = msgspec.json.Decoder(_OnlyId).decode
 _KINDS: Mapping[type, Kind] = {FlowRequest: Kind.FLOW, ProcessRequest: Kind.PROCESS}
 
@@ -82,14 +103,17 @@ def parse_event(body: bytes) -> EventRequest:
     """Parse one event.
 
     Raises:
-        MalformedJson: not JSON, or not UTF-8.
+        MalformedJson: not JSON, not UTF-8, or a name is given twice in one object.
         MalformedEvent: JSON, but not an event; `field` names the invalid part.
     """
-    check_size(body, 1)
+    found = check_size(body, 1)
     try:
         event: EventRequest = _decode_event(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        event = decode_body(_decode_event, _without_half_pairs(body))
+        body = without_half_pairs(body)
+        event = decode_body(_decode_event, body)
+    if found.names != len(_decode_names(body)) + _names_inside(event):
+        raise MalformedJson(TWICE)
     return event
 
 
@@ -97,20 +121,35 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
     """Parse the events of a batch, in order; an invalid one becomes its id and its error.
 
     Raises:
-        MalformedJson: not JSON, or not UTF-8.
+        MalformedJson: not JSON, not UTF-8, or a name of the batch itself is given twice.
         MalformedEvent: not a list of events.
         TooManyEvents: more than `limit`.
     """
-    check_size(body, limit)
+    found = check_size(body, limit)
     try:
         # the common case: all are valid
-        events: Sequence[EventRequest] = _decode_batch_at_once(body).events
+        events: list[EventRequest | tuple[str, EventError]] = [*_decode_batch_at_once(body).events]
+        names = 1 + sum(map(len, _decode_names_of_batch(body).events))
+        is_valid = found.names == names + sum(map(_names_inside, events))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raw = decode_body(_decode_batch, _without_half_pairs(body)).events
-        check_count(len(raw), limit)
-        return [_event_or_error(bytes(event)) for event in raw]
-    check_count(len(events), limit)
-    return list(events)
+        body, is_valid = without_half_pairs(body), False
+    if is_valid:
+        check_count(len(events), limit)
+        return events
+    raw = [bytes(event) for event in decode_body(_decode_batch, body).events]
+    if found.names != 1 + sum(outline(event).names for event in raw):
+        raise MalformedJson(TWICE)
+    check_count(len(raw), limit)
+    return [_event_or_error(event) for event in raw]
+
+
+def names_in(features: Features) -> int:
+    """Count the names of an object of features; 0 for a list."""
+    return len(features) if isinstance(features, dict) else 0
+
+
+def _names_inside(event: object) -> int:
+    return names_in(event.features) if isinstance(event, FlowRequest) else 0
 
 
 def check_count(count: int, limit: int, field: str = "events") -> None:
@@ -139,22 +178,6 @@ def _readable_id(raw: bytes) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     return found[:256] if isinstance(found, str) else ""
-
-
-_PAIR_OR_HALF = re.compile(rb"(\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[dD][89a-fA-F]..")
-
-
-def _without_half_pairs(body: bytes) -> bytes:
-    """Replace half surrogate pairs, which stand for names that are not UTF-8.
-
-    If they were rejected, such names would evade detection.
-    """
-    # in place, as both are six bytes: a piece for each half would need sixteen times the memory
-    replaced = bytearray(body)
-    for found in _PAIR_OR_HALF.finditer(body):
-        if found[1] is None:
-            replaced[found.start() : found.end()] = b"\\ufffd"
-    return bytes(replaced)
 
 
 def admit(kind: Kind, events: Sequence[EventRequest]) -> Admitted:
@@ -187,7 +210,7 @@ def _flow_batch(events: Sequence[FlowRequest]) -> Admitted:
     return batch, admitted_places, rejected
 
 
-def _ordered(features: list[float | None] | dict[str, float | None]) -> Sequence[float | None]:
+def _ordered(features: Features) -> Sequence[float | None]:
     if isinstance(features, dict):
         return flow.in_order(features)
     if len(features) != len(flow.FEATURE_NAMES):

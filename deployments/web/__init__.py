@@ -31,7 +31,7 @@ from deployments.web.contract import (
     query_parameter,
     ref,
 )
-from deployments.web.decode_errors import check_size, count_pairs, decode_error
+from deployments.web.decode_errors import decode_error
 from deployments.web.docs_page import DOCS_FILES, docs_routes
 from deployments.web.errors import (
     EXCEPTION_HANDLERS,
@@ -49,6 +49,16 @@ from deployments.web.errors import (
     request_id_of,
     status_of,
 )
+from deployments.web.json_text import (
+    SMALL,
+    TWICE,
+    check_names,
+    check_size,
+    count_names,
+    decode_apart,
+    outline,
+    without_half_pairs,
+)
 from deployments.web.openapi import openapi_document, schemas_of
 from deployments.web.routes import AuthenticatedApp, ScopedRoute, reject_scope
 
@@ -58,6 +68,8 @@ __all__ = [
     "JSON",
     "READING_ERRORS",
     "RETRYABLE_CODES",
+    "SMALL",
+    "TWICE",
     "Answer",
     "AuthenticatedApp",
     "Authenticator",
@@ -76,9 +88,11 @@ __all__ = [
     "as_json",
     "caller_of",
     "cause_of",
+    "check_names",
     "check_size",
-    "count_pairs",
+    "count_names",
     "create_key",
+    "decode_apart",
     "decode_body",
     "decode_error",
     "describe_code",
@@ -89,6 +103,7 @@ __all__ = [
     "find_key",
     "list_keys",
     "openapi_document",
+    "outline",
     "path_parameter",
     "public_message",
     "query_parameter",
@@ -100,4 +115,5 @@ __all__ = [
     "revoke_key",
     "schemas_of",
     "status_of",
+    "without_half_pairs",
 ]

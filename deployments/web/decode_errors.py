@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from ensemble.errors import EventError, MalformedEvent, MalformedJson
 from ensemble.features.flow import FEATURE_NAMES
 
-__all__ = ["check_size", "count_pairs", "decode_error"]
+__all__ = ["decode_error"]
 
-MOST_VALUES = 256  # allowed for each event of a batch: three times as many as an event can have
-# always allowed: a caller that sends a few values too many gets the specific error of the decoder
-FEWEST_VALUES = 1024
 LONGEST_ECHO = 200  # characters of the caller's text that an error repeats
 _ANY_KEY = "[...]"  # msgspec's notation for some key of an object
-# a JSON string; an unterminated one matches too, or each further quote would scan to the end again
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 MOST_DIGITS = 4  # of the position of a feature
 
 
@@ -36,41 +29,6 @@ def decode_error(error: Exception, body: bytes) -> EventError:
         else "it is not UTF-8 text of bounded depth"
     )
     return MalformedJson(f"the body is not JSON: {problem}")
-
-
-def check_size(body: bytes, events: int) -> None:
-    """Refuse a body with far more values than its events can have, before it is decoded.
-
-    Each value would become an object of 32 bytes. Values are counted by commas; commas in strings
-    do not count, since a command line may have many.
-
-    Raises:
-        MalformedEvent: the body has more values.
-    """
-    most = max(FEWEST_VALUES, MOST_VALUES * events)
-    if body.count(b",") > most and _has_more_values(body, most):
-        raise MalformedEvent(
-            "", f"the body has more than {most:,} values, more than such a request can need"
-        )
-
-
-def _has_more_values(body: bytes, most: int) -> bool:
-    found = end = 0
-    for text in _TEXT.finditer(body):
-        found += body.count(b",", end, text.start())
-        end = text.end()
-        if found > most:
-            return True
-    return found + body.count(b",", end) > most
-
-
-def count_pairs(body: bytes) -> int:
-    """Count the `"name": value` pairs of a JSON text, in all its objects together.
-
-    More pairs than the decoder found names means that a name is given twice. Decoders use the last
-    one, while a filter in front of Axon may have checked the first.
-    """
-    return _TEXT.sub(b"", body).count(b":")
 
 
 def _misfit(message: str, body: bytes) -> MalformedEvent:

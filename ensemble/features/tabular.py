@@ -100,7 +100,7 @@ def schema_sha256(features: Sequence[str]) -> str:
 
 
 def admit_rows(
-    rows: Sequence[Mapping[str, Any]], features: Sequence[str], missing: Missing
+    rows: Sequence[Mapping[str, Any]], features: Sequence[str], missing: Missing, *, first: int = 0
 ) -> AdmittedRows:
     """Validate rows, column by column; an invalid row is rejected alone.
 
@@ -108,6 +108,7 @@ def admit_rows(
         rows: n mappings of feature -> value.
         features: d names, as returned by `declared`.
         missing: treatment of a feature that is absent or null.
+        first: number of the first row, for the wording of errors.
     """
     table = np.zeros((len(rows), len(features)))
     wrong: dict[int, FeatureMismatch] = {}
@@ -127,7 +128,7 @@ def admit_rows(
                 else:
                     odd[row] = True
         for row in np.flatnonzero(odd).tolist():
-            wrong.setdefault(row, _refusal(row, name, values[row]))
+            wrong.setdefault(row, _refusal(first + row, name, values[row]))
     places = (
         np.array([row for row in range(len(rows)) if row not in wrong], np.intp)
         if wrong

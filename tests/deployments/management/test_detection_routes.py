@@ -6,6 +6,7 @@ A load happens in the replicas that serve (C-26).
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from deployments.config.settings import read_settings
-from deployments.management import detection_routes
+from deployments.management import sent_rows
 from ensemble.errors import ArtifactCorrupt, TooManyRows
 from ensemble.events import Kind
 from ensemble.runtime.model_state import KindState, SlotState
@@ -327,9 +328,40 @@ def test_no_row_is_decoded_of_a_request_with_too_many(
     """Four million rows in 8 MB were decoded before they were counted: management hung for 38 s."""
     publish_for("acme")
     managed = open_managed({"max_rows": 2})
-    monkeypatch.setattr(detection_routes, "_decode_row", lambda _: pytest.fail("it was decoded"))
+    monkeypatch.setattr(sent_rows, "_decode", lambda _: pytest.fail("it was decoded"))
 
     assert code_of(detect(managed, {"network_data": [{}] * 3})) == (422, "TOO_MANY_ROWS")
+    # so many that even undecoded they would need more memory than the body
+    many = {"network_data": [{}] * 100}
+    assert code_of(detect(managed, many)) == (422, "TOO_MANY_ROWS")
+
+
+@pytest.mark.parametrize(
+    ("body", "refusal"),
+    [
+        ('{"network_data": [ROW], "missing": "zero", "missing": "refuse"}', "MALFORMED_JSON"),
+        ('{"network_data": [ROW], "network_data": [ROW]}', "MALFORMED_JSON"),
+    ],
+)
+def test_a_body_with_a_name_twice_is_refused(open_managed: Open, body: str, refusal: str) -> None:
+    ask = as_acme(open_managed())
+    content = body.replace("ROW", json.dumps(ORDINARY)).encode()
+
+    assert code_of(ask("POST", f"/models/{MODEL}/detect", content=content)) == (400, refusal)
+
+
+def test_a_row_with_a_name_twice_spoils_only_itself(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
+    publish_for("acme")
+    good = json.dumps(ORDINARY)
+    body = f'{{"network_data": [{good}, {good[:-1]}, "packet_count": 1}}]}}'.encode()
+
+    answer = as_acme(open_managed())("POST", f"/models/{MODEL}/detect", content=body)
+
+    first, second = answer.json()["results"]
+    assert first["index"] == 0
+    assert (second["index"], second["error"]["field"]) == (1, "network_data[1]")
 
 
 TRACEBACK = "a traceback with /a/path"

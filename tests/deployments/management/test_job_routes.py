@@ -302,6 +302,8 @@ def test_a_number_that_is_none_is_refused_before_anything_is_computed(
 ) -> None:
     ask = as_acme(open_managed())
 
+    twice = b'{"network_data": [{"packet_count": 1, "packet_count": 2}]}'
+    assert code_of(ask("POST", "/models/train", content=twice)) == (422, "MALFORMED_EVENT")
     nan = ask("POST", "/models/train", content=b'{"network_data": [{"packet_count": NaN}]}')
     huge = ask("POST", "/models/train", content=b'{"network_data": [{"packet_count": 1e999}]}')
 

@@ -199,13 +199,20 @@ BODIES = [
     ),
     pytest.param("PUT", "challenger", b"{}", (422, "MALFORMED_EVENT"), id="no release"),
     pytest.param(
-        "PUT", "challenger", b"{" * 100_000, (400, "MALFORMED_JSON"), id="a hundred thousand braces"
+        "PUT", "challenger", b"{" * 60_000, (400, "MALFORMED_JSON"), id="sixty thousand braces"
     ),
     pytest.param(
         "PUT", "challenger", b'{"release": 1}\xff', (400, "MALFORMED_JSON"), id="no UTF-8"
     ),
     pytest.param(
-        "PUT", "challenger", b" " * (9 << 20), (413, "BODY_TOO_LARGE"), id="nine mebibytes"
+        "PUT", "challenger", b" " * (65 << 10), (413, "BODY_TOO_LARGE"), id="65 kibibytes"
+    ),
+    pytest.param(
+        "PUT",
+        "challenger",
+        b'{"release": 1, "release": 2}',
+        (400, "MALFORMED_JSON"),
+        id="a name twice",
     ),
 ]
 

@@ -29,6 +29,7 @@ QUIET, HOSTILE = "quiet", "hostile"
 PER_S, CALM_S, CONNECTIONS = 20.0, 15.0, 16
 BODY_BYTES = 8 << 20  # the limit of a body
 SCORE, BATCH = "/v1/score", "/v1/score/batch"
+FROM = "127.0.0.2"  # an address has a limit of connections, and the quiet tenant comes from another
 IDLE_CONNECTIONS, SLOW_BODIES, BYTE_EVERY_S = 4200, 1100, 10.0
 
 
@@ -93,7 +94,7 @@ def requests_of(key: str) -> Mapping[str, Load]:
     def keyless(path: str) -> Load:
         return Load(path, [b""], CONNECTIONS, 0.0, 0.0, method="GET")
 
-    rows = b'{"rows":[' + b"[],".ljust(3) * ((BODY_BYTES - 20) // 3) + b"[]]}"
+    rows = b'{"network_data":[' + b"{}," * ((BODY_BYTES - 30) // 3) + b"{}]}"
     half_pairs = rb"\ud800" * ((BODY_BYTES - 200) // 6)
     flows = [batch_body(made_up_flows(1000, seed=seed)) for seed in (3, 4)]
     return {
@@ -127,8 +128,8 @@ def _padded_batch(size: int) -> bytes:
 
 
 def _training(size: int) -> bytes:
-    row = b"[" + b",".join([b"1"] * 78) + b"],"
-    return b'{"name":"m","rows":[' + row * ((size - 200) // len(row)) + row[:-1] + b'],"labels":[]}'
+    row = b'{"bytes_transferred":1,"packet_count":1,"connection_duration":1,"more":[1,2,3,4]},'
+    return b'{"network_data":[' + row * ((size - 200) // len(row)) + row[:-1] + b"]}"
 
 
 def _head(path: str, key: str, size: int) -> bytes:
@@ -181,7 +182,9 @@ def _open(port: int, count: int, begin: bytes) -> list[socket.socket]:
     opened: list[socket.socket] = []
     for _ in range(count):
         try:
-            one = socket.create_connection(("127.0.0.1", port), timeout=2.0)
+            one = socket.create_connection(
+                ("127.0.0.1", port), timeout=2.0, source_address=(FROM, 0)
+            )
             opened.append(one)
             one.send(begin)
             one.setblocking(False)  # noqa: FBT003  # of the standard library

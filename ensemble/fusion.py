@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from ensemble.errors import ArtifactIncompatible
 from ensemble.kernels.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, log_odds, probability
 from ensemble.verdicts import (
+    Abstention,
     LayerScores,
     LayerStatus,
     Severity,
@@ -126,7 +127,7 @@ class Fusion:
         return (
             0.0
             if self.source == "builtin"
-            else min(1.0, round(sum(self.shares.get(layer, 0.0) for layer in speaking), 9))
+            else min(1.0, round(sum((self.shares.get(layer, 0.0) for layer in speaking), 0.0), 9))
         )
 
     def pooled(self, odds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -188,14 +189,7 @@ class Fusion:
             label=self._labels(score, coverage, min_coverage, thresholds),
             severity=_severities(score, thresholds),
             coverage=coverage,
-            degraded=self.source == "builtin"
-            or any(
-                o.layer == RESILIENCE
-                and not o.speaks
-                and o.status is not LayerStatus.NOT_APPLICABLE
-                for o in opinions
-            )
-            or any(share > 0.0 and layer not in speaking for layer, share in self.shares.items()),
+            degraded=self.source == "builtin" or self._has_outage(opinions),
             status=system_status(o.status for o in opinions if self.weighs(o.layer)),
             layers=tuple(opinions),
         )
@@ -229,6 +223,16 @@ class Fusion:
             for abstained, rows in groups
         )
         return tuple(replace(verdicts, rows=rows) for rows, verdicts in fused)
+
+    def _has_outage(self, opinions: Sequence[LayerScores]) -> bool:
+        """Whether a layer that could have moved the score was not available."""
+        available = {o.layer for o in opinions if o.speaks or o.status is LayerStatus.UNINFORMED}
+        return any(
+            o.layer == RESILIENCE
+            and o.layer not in available
+            and o.status is not LayerStatus.NOT_APPLICABLE
+            for o in opinions
+        ) or any(share > 0.0 and layer not in available for layer, share in self.shares.items())
 
     def _labels(
         self,
@@ -278,7 +282,7 @@ class Fusion:
             ) from None
 
 
-Abstained = tuple[tuple[str, str], ...]  # layer and reason
+Abstained = tuple[tuple[str, Abstention], ...]  # by layer
 
 
 def _rows_alike(opinions: Sequence[LayerScores]) -> Sequence[tuple[Abstained, NDArray[np.intp]]]:
@@ -286,8 +290,8 @@ def _rows_alike(opinions: Sequence[LayerScores]) -> Sequence[tuple[Abstained, ND
     reasons: dict[int, Abstained] = {}
     for opinion in opinions:
         if opinion.abstained and opinion.speaks:
-            for row, reason in opinion.abstained.items():
-                reasons[row] = (*reasons.get(row, ()), (opinion.layer, reason))
+            for row, abstention in opinion.abstained.items():
+                reasons[row] = (*reasons.get(row, ()), (opinion.layer, abstention))
     if not reasons:
         return ()
     groups: dict[Abstained, list[int]] = {}
@@ -299,14 +303,18 @@ def _rows_alike(opinions: Sequence[LayerScores]) -> Sequence[tuple[Abstained, ND
 def _opinions_of(
     opinions: Sequence[LayerScores], rows: NDArray[np.intp], abstained: Abstained
 ) -> Sequence[LayerScores]:
-    """Opinions of `rows` alone; a layer that abstained from them becomes a fallback, weight 0."""
-    reasons = dict(abstained)
+    """Opinions of `rows` alone; a layer that abstained from them says so, and has weight 0."""
+    why = dict(abstained)
     return [
-        replace(one, status=LayerStatus.FALLBACK, version="", release="", reason=reasons[one.layer])
-        if one.layer in reasons
-        else one
+        _abstaining(one, why[one.layer]) if one.layer in why else one
         for one in (opinion.select(rows) for opinion in opinions)
     ]
+
+
+def _abstaining(opinion: LayerScores, why: Abstention) -> LayerScores:
+    if why.status is LayerStatus.UNINFORMED:  # its model was asked
+        return replace(opinion, status=why.status, reason=why.reason)
+    return replace(opinion, status=why.status, version="", release="", reason=why.reason)
 
 
 def _bound(posture_bound: float, thresholds: Iterable[Thresholds]) -> float:

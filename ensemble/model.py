@@ -51,12 +51,17 @@ class ModelScores:
         details: column name -> n values of the explanation (family, sub-scores); empty unless it
             was requested.
         abstains: why the model has no opinion at all, because its data is too old; otherwise "".
+        uninformed: row -> why the model knows nothing on which it could rate that event; its score
+            is for display.
+        flags: row -> remarks on the event itself, for its verdict.
     """
 
     scores: NDArray[np.float64]
     notes: Mapping[int, str] = field(default_factory=dict)
     details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     abstains: str = ""
+    uninformed: Mapping[int, str] = field(default_factory=dict)
+    flags: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Model(Protocol):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
     "SPEAKING",
+    "Abstention",
     "LayerScores",
     "LayerStatus",
     "Severity",
@@ -21,6 +22,9 @@ __all__ = [
     "by_row",
     "system_status",
 ]
+
+
+T = TypeVar("T")
 
 
 class LayerStatus(StrEnum):
@@ -35,6 +39,8 @@ class LayerStatus(StrEnum):
     DISABLED = "disabled"  # by an operator
     WARMING_UP = "warming_up"  # loading or still learning
     STALE = "stale"  # its data is too old to speak
+    # the model works, and knows nothing on which it could rate this event; no outage
+    UNINFORMED = "uninformed"
     # no opinion on this kind of event, or not part of the release; outside the coverage
     NOT_APPLICABLE = "not_applicable"
 
@@ -74,12 +80,26 @@ def system_status(statuses: Iterable[LayerStatus]) -> SystemStatus:
     """Summarize layer statuses: all applicable layers speak, some do, or none does.
 
     Args:
-        statuses: of the layers whose scores are evidence; `not_applicable` is ignored.
+        statuses: of the layers whose scores are evidence; `not_applicable` is ignored, and a layer
+            that is `uninformed` of an event is available.
     """
-    speaks = [status in SPEAKING for status in statuses if status is not LayerStatus.NOT_APPLICABLE]
-    if not any(speaks):
+    is_available = [
+        status in SPEAKING or status is LayerStatus.UNINFORMED
+        for status in statuses
+        if status is not LayerStatus.NOT_APPLICABLE
+    ]
+    if not any(is_available):
         return SystemStatus.FALLBACK_MODE
-    return SystemStatus.FULLY_OPERATIONAL if all(speaks) else SystemStatus.PARTIALLY_OPERATIONAL
+    return (
+        SystemStatus.FULLY_OPERATIONAL if all(is_available) else SystemStatus.PARTIALLY_OPERATIONAL
+    )
+
+
+class Abstention(NamedTuple):
+    """Why a layer that speaks has no opinion of one event."""
+
+    status: LayerStatus
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +118,7 @@ class LayerScores:
             if an explanation was requested.
         abstained: row -> why this layer has no opinion of that row; its score is for display, with
             weight 0.
+        flags: row -> remarks on the event itself, for its verdict.
     """
 
     layer: str
@@ -108,7 +129,8 @@ class LayerScores:
     reason: str = ""
     notes: Mapping[int, str] = field(default_factory=dict)
     details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    abstained: Mapping[int, str] = field(default_factory=dict)
+    abstained: Mapping[int, Abstention] = field(default_factory=dict)
+    flags: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         scores = self.scores
@@ -126,8 +148,8 @@ class LayerScores:
         """The opinion of `rows` alone, in the order given."""
         places = {int(row): place for place, row in enumerate(rows)}
 
-        def moved(texts: Mapping[int, str]) -> Mapping[int, str]:
-            return {places[row]: text for row, text in texts.items() if row in places}
+        def moved(of_rows: Mapping[int, T]) -> Mapping[int, T]:
+            return {places[row]: value for row, value in of_rows.items() if row in places}
 
         return replace(
             self,
@@ -135,6 +157,7 @@ class LayerScores:
             notes=moved(self.notes),
             details={name: column[rows] for name, column in self.details.items()},
             abstained=moved(self.abstained),
+            flags=moved(self.flags),
         )
 
     @classmethod
@@ -157,7 +180,7 @@ class Verdicts:
         label: n labels.
         severity: n severities.
         coverage: share of the validated weight of the layers of this kind that spoke, in [0, 1].
-        degraded: whether a layer that could have moved the score did not speak.
+        degraded: whether a layer that could have moved the score was not available.
         status: of the ensemble.
         layers: opinions of all layers, in a fixed order.
         rows: positions of these events in the batch, ascending; None for all of them.
@@ -177,6 +200,11 @@ class Verdicts:
     rows: NDArray[np.intp] | None = None
     release: str = ""
     release_sha256: str = ""
+
+    @property
+    def is_uninformed(self) -> bool:
+        """Whether a layer that works knows nothing of these events; then they are no evidence."""
+        return any(one.status is LayerStatus.UNINFORMED for one in self.layers)
 
 
 def by_row(

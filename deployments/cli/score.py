@@ -249,6 +249,11 @@ def _row(line: int, verdict: dict[str, Any]) -> list[str]:
         for part in verdict.get("explanation") or ()
         if isinstance(part["contribution"], str)
     ]
+    silent = [
+        f"{layer['layer']}: {layer['reason']}"
+        for layer in verdict["layers"]
+        if layer["reason"] and layer["status"] not in SPEAKING
+    ]
     return [
         str(line),
         plain(verdict["id"]),
@@ -260,5 +265,5 @@ def _row(line: int, verdict: dict[str, Any]) -> list[str]:
             f"{layer['score']:.2f}" if layer["status"] in SPEAKING else layer["status"]
             for layer in verdict["layers"]
         ),
-        plain(", ".join([*verdict.get("flags", ()), *reasons])),
+        plain(", ".join([*verdict.get("flags", ()), *reasons, *silent])),
     ]

@@ -124,6 +124,13 @@ _INGRESS_COUNTS = (
         "warning on every call",
     ),
     Metric(
+        "axon_uninformed_scores_total",
+        _C,
+        ("layer", "kind"),
+        "events",
+        "Events of which a layer that works knows nothing, so that it has no opinion.",
+    ),
+    Metric(
         "axon_layer_latency_seconds",
         _H,
         ("layer",),

@@ -192,13 +192,14 @@ class RetroRescorer:
                 rejected += 1
                 continue
             was, coverage = spooled.was, millionths(verdict.coverage)
-            if coverage <= millionths(was.coverage):
+            is_complete = coverage >= FULL_COVERAGE or not verdict.degraded
+            if coverage <= millionths(was.coverage) and not is_complete:
                 again.append(spooled)  # at the end: an event that a layer cannot score delays none
                 continue
             is_better = True
             if is_escalation(was.verdict, VerdictLabel(verdict.verdict)):
                 findings.append(self._finding(spooled, event, verdict))
-            if coverage < FULL_COVERAGE:
+            if not is_complete:
                 again.append(msgspec.structs.replace(spooled, was=first_verdict(verdict)))
         return _Outcome(findings, again, rejected, is_better)
 

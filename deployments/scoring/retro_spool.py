@@ -180,7 +180,10 @@ class RetroSpool:
         degraded = [
             (tenant, event, verdict)
             for tenant, event, verdict in zip(tenants, events, verdicts, strict=True)
-            if isinstance(verdict, verdict_wire.Verdict) and verdict.coverage < 1.0
+            # one that no layer knows anything of is complete; one whose posture is missing, too
+            if isinstance(verdict, verdict_wire.Verdict)
+            and verdict.degraded
+            and verdict.coverage < 1.0
         ]
         if not degraded:
             return

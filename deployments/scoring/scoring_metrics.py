@@ -47,7 +47,14 @@ class ScoringMetrics:
             )
         for group in groups:
             for scores in group.layers:
-                if not scores.speaks and scores.status is not LayerStatus.NOT_APPLICABLE:
+                if scores.status is LayerStatus.UNINFORMED:
+                    self.meter.count(
+                        "axon_uninformed_scores_total",
+                        len(group.label),
+                        layer=scores.layer,
+                        kind=kind,
+                    )
+                elif not scores.speaks and scores.status is not LayerStatus.NOT_APPLICABLE:
                     self.meter.count(
                         "axon_fallback_scores_total",
                         len(group.label),

@@ -145,6 +145,9 @@ def _verdicts_of(
     batch: EventBatch, verdicts: Verdicts, rows: Sequence[int], shared: _Shared, *, explain: bool
 ) -> list[Verdict]:
     columns = [(layer, layer.scores.tolist()) for layer in verdicts.layers]
+    flags = {
+        place: some for layer in verdicts.layers for place, some in layer.flags.items()
+    }  # of one layer: only that of process starts has any
     explained = [_explained(layer) for layer in verdicts.layers] if explain else []
     scores, lows, highs = verdicts.score.tolist(), verdicts.low.tolist(), verdicts.high.tolist()
     return [
@@ -175,7 +178,7 @@ def _verdicts_of(
             release_sha256=verdicts.release_sha256,
             input_sha256=shared.digests[row],
             scored_at=shared.scored_at,
-            flags=batch.flags.get(row, ()),
+            flags=(*batch.flags.get(row, ()), *flags.get(place, ())),
             explanation=[part for parts in explained for part in parts[place]] if explain else None,
         )
         for place, row in enumerate(rows)

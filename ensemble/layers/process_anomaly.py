@@ -8,6 +8,10 @@ They are pooled as evidence:
 
 A forest with weight 0, and an event without a command line, leave the score of the rarity as it is.
 
+A program that is known says nothing about its command line: `sh` is common, `sh -c "curl ... | sh"`
+is not. Where the model knows neither the user nor the host, a score would be a constant, not an
+opinion, so it gives none.
+
 Source: logarithmic opinion pool, as in `ensemble.fusion`.
 """
 
@@ -22,6 +26,7 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, ProcessBatch
+from ensemble.features.process import has_command_line
 from ensemble.kernels.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, Calibration, probability
 from ensemble.layers.command_lines import CommandLineForest
 from ensemble.layers.rarity import RarityTable
@@ -30,6 +35,10 @@ from ensemble.model import ModelScores, Parts, below
 __all__ = ["ProcessAnomaly", "pooled"]
 
 FORMAT = 1
+# reasons of an abstention
+NOTHING_KNOWN = "unknown user and host, and no model reads the command line"
+NOTHING_KNOWN_NOR_PROGRAM = "unknown user, host and program"
+NOT_READ = ("command_line_not_read",)  # flags of an event
 
 
 def pooled(
@@ -67,7 +76,9 @@ class ProcessAnomaly:
                 in [0, 1] of its own; `command_line` is the prior if the forest has no opinion.
 
         Returns:
-            The scores, and a note on each event whose user or host is not in the table.
+            The scores, and a note on each event whose user or host is not in the table. The model
+            is uninformed of an event of which it knows neither the user nor the host, unless it
+            knows the program and there is no command line, or reads the command line.
 
         Raises:
             TypeError: the batch holds another kind of event, which is a bug.
@@ -85,13 +96,25 @@ class ProcessAnomaly:
             if forest is not None and (weight or explain)
             else np.zeros(len(batch))
         )
+        is_unread = has_command_line(batch) & (weight == 0.0)
+        is_read = has_command_line(batch) & (weight > 0.0)
+        is_informed = rated.knows_entity | is_read | (rated.knows_name & ~is_unread)
         details: dict[str, NDArray[Any]] = {}
         if explain:
             details = {
                 "rarity": probability(rarity),
                 "command_line": probability(PRIOR_LOG_ODDS + evidence),
             }
-        return ModelScores(pooled(rarity, weight * evidence), rated.notes, details)
+        return ModelScores(
+            pooled(rarity, weight * evidence),
+            rated.notes,
+            details,
+            uninformed={
+                row: NOTHING_KNOWN if rated.knows_name[row] else NOTHING_KNOWN_NOR_PROGRAM
+                for row in np.flatnonzero(~is_informed).tolist()
+            },
+            flags=dict.fromkeys(np.flatnonzero(is_unread & is_informed).tolist(), NOT_READ),
+        )
 
     def to_parts(self) -> Parts:
         """Parts for a bundle; `from_parts` builds an equal model."""

@@ -70,11 +70,15 @@ class Rarity:
         raw: float64 (n,), finite, at most `CEILING`; higher is rarer.
         places: int64 (n,), the place in the table against which each event was rated.
         notes: row -> note that the entity is unknown, and against what it was rated instead.
+        knows_entity: bool (n,), whether the user or the host is in the table.
+        knows_name: bool (n,), whether the program is.
     """
 
     raw: NDArray[np.float64]
     places: NDArray[np.int64]
     notes: Mapping[int, str]
+    knows_entity: NDArray[np.bool_]
+    knows_name: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,8 @@ class RarityTable:
         user = _ids(users, self._user_id, EVERYONE)
         host = _ids(hosts, self._host_id, EVERYONE)
         places = np.where(user != EVERYONE, user, host)
-        is_unknown = np.flatnonzero(places == EVERYONE)
+        knows_entity = places != EVERYONE
+        is_unknown = np.flatnonzero(~knows_entity)
         places[is_unknown] = _ids(
             [host_group(hosts[row]) for row in is_unknown], self._group_id, EVERYONE
         )
@@ -220,7 +225,7 @@ class RarityTable:
         }
         names = _ids(image_names(batch.names), self._name_id, len(self.names))
         raw = np.minimum(_ratio(self.counts, places, names) / self.scatter[places], CEILING)
-        return Rarity(raw, places, notes)
+        return Rarity(raw, places, notes, knows_entity, names < len(self.names))
 
     def launches(self) -> dict[str, int]:
         """Launches of each name by everyone: the background of the next table."""

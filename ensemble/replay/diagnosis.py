@@ -71,8 +71,9 @@ def why_layer(
     if all(line.is_same for line in compare_layer(old, opinion, tolerance)):
         return []
     of_age = (OF_AGE + OF_MIDNIGHT * _is_near_midnight(scored_at)) * (old.layer == RESILIENCE)
-    if not opinion.speaks:
-        return [f"{old.layer} has no opinion of this event now: {opinion.reason}{of_age}"]
+    if not opinion.speaks or 0 in opinion.abstained:
+        reason = opinion.abstained[0].reason if opinion.speaks else opinion.reason
+        return [f"{old.layer} has no opinion of this event now: {reason}{of_age}"]
     if old.version != opinion.version:
         return [
             (

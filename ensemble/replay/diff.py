@@ -39,6 +39,9 @@ def compare_layer(old: RecordedOpinion, opinion: LayerScores, tolerance: float) 
         return [Difference(old.layer, str(old.status), str(old.status), is_same=True)]
     if not opinion.speaks:
         return [Difference(old.layer, old.score, str(opinion.status), is_same=False)]
+    if 0 in opinion.abstained:
+        now = str(opinion.abstained[0].status)
+        return [Difference(old.layer, old.score, now, is_same=False)]
     score = float(opinion.scores[0])
     lines = [Difference(old.layer, old.score, score, is_same=abs(old.score - score) <= tolerance)]
     if old.version != opinion.version:

@@ -20,13 +20,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ensemble.rollout.sampler import TrafficSampler
 from ensemble.verdicts import LayerStatus, VerdictLabel, Verdicts, by_row
 
-__all__ = ["CanaryRollout", "Comparison", "RolloutRules", "RolloutState", "RolloutView", "compared"]
+__all__ = [
+    "CanaryRollout",
+    "Comparison",
+    "RolloutRules",
+    "RolloutState",
+    "RolloutView",
+    "comparable",
+    "compared",
+]
 
 # statuses that do not depend on the release
-_NOT_CALLED = (LayerStatus.NOT_APPLICABLE, LayerStatus.DISABLED, LayerStatus.OPEN)
+_NOT_COUNTED = (
+    LayerStatus.NOT_APPLICABLE,
+    LayerStatus.DISABLED,
+    LayerStatus.OPEN,
+    LayerStatus.UNINFORMED,
+)
 # batches before abstentions count: those of one incident come together, and one bad second does not
 # make a bad release
 FEWEST_BATCHES = 20
@@ -250,8 +266,7 @@ def compared(
 ) -> Comparison:
     """Compare the verdicts of two releases on one batch.
 
-    Rows on which the new release has less coverage are counted by their abstentions, not by their
-    verdicts. Otherwise one late layer would flip all verdicts of a batch.
+    Rows that are not `comparable` are counted by their abstentions, not by their verdicts.
 
     Args:
         new: verdicts of the new release, all rows of the batch.
@@ -260,8 +275,7 @@ def compared(
         old_s: seconds of the layers for the old release.
     """
     new_verdicts, old_verdicts = (by_row(groups, lambda one: one.label) for groups in (new, old))
-    new_coverage, old_coverage = (by_row(groups, lambda one: one.coverage) for groups in (new, old))
-    is_comparable = new_coverage >= old_coverage
+    is_comparable = comparable(new, old)
     differs = (new_verdicts != old_verdicts) & (old_verdicts != VerdictLabel.INDETERMINATE)
     calls, silent_new = _silent(new)
     _, silent_old = _silent(old)
@@ -276,12 +290,27 @@ def compared(
     )
 
 
+def comparable(new: Sequence[Verdicts], old: Sequence[Verdicts]) -> NDArray[np.bool_]:
+    """Which rows of a batch can be compared by their verdicts, bool (n,).
+
+    Not those on which the new release has less coverage, or one late layer would flip all verdicts
+    of a batch; and not those of which either release knows nothing.
+    """
+    new_coverage, old_coverage = (
+        by_row(groups, lambda one: one.coverage).astype(np.float64) for groups in (new, old)
+    )
+    is_uninformed = [
+        by_row(groups, lambda one: one.is_uninformed).astype(np.bool_) for groups in (new, old)
+    ]
+    return (new_coverage >= old_coverage) & ~is_uninformed[0] & ~is_uninformed[1]
+
+
 def _silent(groups: Sequence[Verdicts]) -> tuple[int, int]:
     """Count the opinions requested for a batch, and the abstentions among them.
 
     A layer counts once for each group of rows.
     """
-    opinions = [one for group in groups for one in group.layers if one.status not in _NOT_CALLED]
+    opinions = [one for group in groups for one in group.layers if one.status not in _NOT_COUNTED]
     return len(opinions), sum(not one.speaks for one in opinions)
 
 

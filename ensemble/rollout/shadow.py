@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ensemble.rollout.canary import compared
+from ensemble.rollout.canary import comparable, compared
 from ensemble.rollout.sampler import TrafficSampler
 from ensemble.verdicts import Verdicts, by_row
 
@@ -97,7 +97,7 @@ class ShadowEvaluation:
     ) -> Mapping[str, int]:
         """Record a batch that both scored; return its flips, named as in `Agreement`."""
         both = compared(challenger, champion, new_s=0.0, old_s=0.0)
-        is_comparable = (by_row(challenger, _coverage) >= by_row(champion, _coverage)).astype(bool)
+        is_comparable = comparable(challenger, champion)
         new, old = (
             by_row(groups, lambda group: group.label)[is_comparable]
             for groups in (challenger, champion)
@@ -122,7 +122,3 @@ class ShadowEvaluation:
         self._silent_challenger += both.silent_new
         self._silent_champion += both.silent_old
         return flips
-
-
-def _coverage(group: Verdicts) -> float:
-    return group.coverage

@@ -14,10 +14,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from ensemble.errors import LayerCrashed
 from ensemble.events import EventBatch
 from ensemble.model import Model, ModelScores
+from ensemble.verdicts import Abstention, LayerStatus
 
-__all__ = ["call_isolating_bad_rows", "score_isolating_bad_rows"]
+__all__ = ["abstentions", "call_isolating_bad_rows", "score_isolating_bad_rows"]
 
 Batch = TypeVar("Batch", bound=EventBatch)
 Answer = TypeVar("Answer")
@@ -50,10 +52,22 @@ def score_isolating_bad_rows(
         return parts[0][1], ()
     scores, abstains = np.full(len(batch), shown), ""
     notes: dict[int, str] = {}
+    uninformed: dict[int, str] = {}
+    flags: dict[int, tuple[str, ...]] = {}
     for start, part in parts:
         scores[start : start + len(part.scores)], abstains = part.scores, part.abstains
         notes |= {start + row: note for row, note in part.notes.items()}
-    return ModelScores(scores, notes, {}, abstains), bad_rows
+        uninformed |= {start + row: reason for row, reason in part.uninformed.items()}
+        flags |= {start + row: some for row, some in part.flags.items()}
+    return ModelScores(scores, notes, {}, abstains, uninformed, flags), bad_rows
+
+
+def abstentions(scored: ModelScores, bad_rows: Sequence[int]) -> dict[int, Abstention]:
+    """Row -> why the layer has no opinion of it: the model knows nothing of it, or failed."""
+    found = {
+        row: Abstention(LayerStatus.UNINFORMED, reason) for row, reason in scored.uninformed.items()
+    }
+    return found | dict.fromkeys(bad_rows, Abstention(LayerStatus.FALLBACK, LayerCrashed.code))
 
 
 def call_isolating_bad_rows(

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ensemble.errors import LayerCrashed
 from ensemble.events import EventBatch, Kind
-from ensemble.runtime.bad_rows import score_isolating_bad_rows
+from ensemble.runtime.bad_rows import abstentions, score_isolating_bad_rows
 from ensemble.runtime.model_state import (
     KindState,
     LoadCheck,
@@ -282,7 +282,8 @@ class LayerSlot:
             scored.abstains,
             scored.notes,
             scored.details,
-            dict.fromkeys(bad_rows, LayerCrashed.code),
+            abstentions(scored, bad_rows),
+            scored.flags,
         )
 
     def _report_failed_rows(self, batch: EventBatch, events: int, error_type: str) -> None:

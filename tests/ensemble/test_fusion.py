@@ -287,7 +287,8 @@ def test_coverage_is_the_share_of_the_ensemble_that_spoke(
     verdicts = fusion.fuse(opinions, min_coverage=0.5, posture_bound=POSTURE_BOUND)
 
     assert verdicts.coverage == pytest.approx(sum(fusion.shares[layer] for layer in speaking))
-    assert verdicts.degraded == (set(speaking) != set(LAYERS))
+    is_outage = set(speaking) != set(LAYERS) and status is not LayerStatus.UNINFORMED
+    assert verdicts.degraded == is_outage
     assert (verdicts.label[0] is VerdictLabel.BENIGN) == (verdicts.coverage >= 0.5)
     assert (verdicts.label[0] is VerdictLabel.INDETERMINATE) == (verdicts.coverage < 0.5)
 

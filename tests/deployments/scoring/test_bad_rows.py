@@ -13,7 +13,7 @@ import pytest
 
 from ensemble.events import EventBatch
 from ensemble.runtime.hot_reload import LayerSlot
-from ensemble.verdicts import LayerScores
+from ensemble.verdicts import Abstention, LayerScores, LayerStatus
 from tests.support.asgi_clients import Event, IngressClient, OpenIngress
 from tests.support.fake_handles import FakeHandle
 
@@ -33,7 +33,9 @@ class PoisonedHandle(FakeHandle):
             return replace(
                 said,
                 abstained={
-                    row: "LAYER_CRASHED" for row, event in enumerate(batch.ids) if event == POISON
+                    row: Abstention(LayerStatus.FALLBACK, "LAYER_CRASHED")
+                    for row, event in enumerate(batch.ids)
+                    if event == POISON
                 },
             )
 

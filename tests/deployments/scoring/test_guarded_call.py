@@ -18,7 +18,7 @@ from ray.serve.exceptions import BackPressureError
 from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
-from ensemble.verdicts import LayerScores, LayerStatus, VerdictLabel
+from ensemble.verdicts import Abstention, LayerScores, LayerStatus, VerdictLabel
 from tests.support.guarded_layers import (
     DEADLINE_S,
     FLOWS,
@@ -518,7 +518,7 @@ async def test_a_row_that_a_layer_cannot_score_is_fused_without_it() -> None:
             "1",
             release,
             np.full(len(batch), 0.7),
-            abstained={0: "LAYER_CRASHED"},
+            abstained={0: Abstention(LayerStatus.FALLBACK, "LAYER_CRASHED")},
         )
 
     (whole,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)

@@ -205,6 +205,22 @@ async def test_an_event_with_a_higher_but_not_full_coverage_is_rescored_again(
         assert world.spool.counts().waiting_events == 0
 
 
+async def test_an_event_of_which_the_complete_ensemble_knows_nothing_leaves_the_spool(
+    world: RetroBench,
+) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        await world.degraded(process(1), word="indeterminate", coverage=0.0)
+        world.ensemble.recover()
+        world.ensemble.answer = lambda event: msgspec.structs.replace(
+            verdict(event, "indeterminate", 0.0), degraded=False
+        )
+
+        await world.rescore_all()
+
+        assert world.found == []
+        assert world.spool.counts().waiting_events == 0
+
+
 async def test_an_event_that_is_no_longer_admitted_is_counted_and_dropped(
     world: RetroBench,
 ) -> None:

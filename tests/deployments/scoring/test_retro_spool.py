@@ -53,6 +53,21 @@ async def test_only_events_with_less_than_full_coverage_are_spooled(world: Retro
         assert sorted(event for batch in world.ensemble.seen for event in batch) == ["f1", "f3"]
 
 
+async def test_an_event_of_which_no_layer_knows_anything_is_not_spooled(
+    world: RetroBench,
+) -> None:
+    """A7: no rescore could say more; it would wait until it is too old."""
+    async with asyncio.timeout(LIMIT_S):
+        unknown = msgspec.structs.replace(
+            verdict(process(1), "indeterminate", coverage=0.0), degraded=False
+        )
+
+        world.spool.offer(["default"], [process(1)], [unknown])
+        await world.spool.flush()
+
+        assert world.spool.counts().spooled == 0
+
+
 async def test_the_spool_has_the_event_its_arrival_and_its_verdict(
     world: RetroBench,
 ) -> None:

@@ -139,6 +139,44 @@ def test_without_a_command_line_the_forest_has_no_effect(
     assert explained.scores[0] == explained.details["rarity"][0]
 
 
+KNOWN, UNREAD, SILENT = (), ("command_line_not_read",), None
+OPINIONS = [
+    pytest.param(ProcessEvent("excel.exe", user="user0"), KNOWN, id="known user"),
+    pytest.param(ProcessEvent("new.exe", host="ws-1"), KNOWN, id="known host, new program"),
+    pytest.param(ProcessEvent("cmd.exe", user="eve"), KNOWN, id="known program alone"),
+    pytest.param(ProcessEvent("cmd.exe", command_line=" "), KNOWN, id="a blank is no command line"),
+    pytest.param(ProcessEvent("cmd.exe", "", "cmd /c x", "user1"), UNREAD, id="an unread line"),
+    pytest.param(ProcessEvent("cmd.exe", "", ENCODED, "eve", "ws-77"), SILENT, id="unread"),
+    pytest.param(ProcessEvent("new.exe", user="eve", host="zz"), SILENT, id="nothing known"),
+    pytest.param(ProcessEvent("new.exe", host="ws-77"), SILENT, id="a group is not a host"),
+    pytest.param(ProcessEvent("new.exe"), SILENT, id="nothing said"),
+]
+
+
+@pytest.mark.parametrize(("event", "flags"), OPINIONS)
+@pytest.mark.parametrize("others", [0, 3])
+def test_an_event_of_which_nothing_is_known_gets_no_opinion(
+    model: ProcessAnomaly, event: ProcessEvent, flags: tuple[str, ...] | None, others: int
+) -> None:
+    """A7: every process start of a foreign network was `benign` with full coverage."""
+    shipped = replace(model, command_lines=None)  # a forest is never shipped
+    batch = ProcessBatch.of([*[ProcessEvent("excel.exe", user="user0")] * others, event])
+
+    found = shipped.score(batch)
+
+    assert list(found.uninformed) == ([] if flags is not None else [others])
+    assert found.flags.get(others, ()) == (flags or ())
+    assert shipped.score(batch, explain=True).uninformed == found.uninformed
+
+
+def test_a_forest_that_reads_command_lines_has_an_opinion_of_a_foreign_user(
+    model: ProcessAnomaly,
+) -> None:
+    batch = ProcessBatch.of([ProcessEvent("new.exe", "", ENCODED, "eve")])
+
+    assert (model.score(batch).uninformed, model.score(batch).flags) == ({}, {})
+
+
 def test_an_unknown_host_is_rated_against_its_group_with_a_note(model: ProcessAnomaly) -> None:
     scores = model.score(
         ProcessBatch.of(

@@ -286,6 +286,20 @@ def test_an_indeterminate_verdict_of_the_old_release_cannot_flip() -> None:
     assert compared([group("bsm")], [group("iii")], new_s=0.1, old_s=0.1).flips == 0
 
 
+@pytest.mark.parametrize("unknown_to", ["new", "old", "both"])
+def test_events_of_which_a_release_knows_nothing_say_nothing_about_it(unknown_to: str) -> None:
+    """A7: neither as compared events, nor as flips, nor as abstentions."""
+    known, blank = group("bb"), group("ii", coverage=0.0)
+    unknown = replace(
+        blank, layers=(opinion("anomaly", 2, LayerStatus.UNINFORMED), *blank.layers[1:])
+    )
+    new, old = (unknown if unknown_to in {side, "both"} else known for side in ("new", "old"))
+
+    found = compared([new], [old], new_s=0.1, old_s=0.1)
+
+    assert (found.events, found.flips, found.silent_new, found.silent_old) == (0, 0, 0, 0)
+
+
 def test_the_same_rows_are_compared_however_they_are_grouped() -> None:
     new = [group("bm", rows=[0, 2]), group("s", rows=[1])]
 

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, VerdictLabel, Verdicts, by_row
+from ensemble.verdicts import (
+    Abstention,
+    LayerScores,
+    LayerStatus,
+    SystemStatus,
+    VerdictLabel,
+    Verdicts,
+    by_row,
+)
 
 RISING = Thresholds(0.1, 0.5, 0.9)
 FUSION = Fusion(
@@ -18,12 +26,16 @@ FUSION = Fusion(
     1.0,
     {"anomaly+behavior": RISING, "anomaly": RISING, "behavior": RISING},
 )
-POISONED = "LAYER_CRASHED"
+POISONED = Abstention(LayerStatus.FALLBACK, "LAYER_CRASHED")
+UNKNOWN = Abstention(LayerStatus.UNINFORMED, "nothing known")
 SCORES = np.array([0.01, 0.2, 0.7, 0.95, 0.5])
 
 
 def opinions(
-    *, abstained: dict[int, str], size: int = 5, other: dict[int, str] | None = None
+    *,
+    abstained: dict[int, Abstention],
+    size: int = 5,
+    other: dict[int, Abstention] | None = None,
 ) -> list[LayerScores]:
     """Anomaly abstains from some rows and notes every row; behavior abstains from `other`."""
     scores = np.resize(SCORES, size)
@@ -111,7 +123,7 @@ def test_a_bad_row_is_scored_by_the_other_layers_and_shows_it() -> None:
     assert (silent.layer, silent.status, silent.reason, silent.version) == (
         "anomaly",
         LayerStatus.FALLBACK,
-        POISONED,
+        POISONED.reason,
         "",
     )
     assert silent.scores.tolist() == [0.7]
@@ -128,7 +140,7 @@ def test_the_score_of_a_bad_row_is_the_one_without_that_layer() -> None:
 
     row = np.array([2])
     without = [
-        LayerScores.silent("anomaly", LayerStatus.FALLBACK, 1, POISONED),
+        LayerScores.silent("anomaly", LayerStatus.FALLBACK, 1, POISONED.reason),
         *(one.select(row) for one in said[1:]),
     ]
 
@@ -145,7 +157,7 @@ def test_notes_and_explanations_stay_with_their_rows() -> None:
 
 def test_rows_are_grouped_by_the_layers_that_abstain_and_their_reasons() -> None:
     groups = judged(
-        opinions(abstained={0: POISONED, 1: POISONED, 2: "other"}, other={1: POISONED, 3: POISONED})
+        opinions(abstained={0: POISONED, 1: POISONED, 2: UNKNOWN}, other={1: POISONED, 3: POISONED})
     )
 
     assert [
@@ -180,3 +192,28 @@ def test_a_column_of_all_groups_is_in_the_order_of_the_events() -> None:
         [0.4, 1.0, 1.0, 0.4, 1.0]
     )
     assert by_row(groups, lambda group: group.layers[0].scores).tolist() == SCORES.tolist()
+
+
+def test_a_row_of_which_a_layer_knows_nothing_is_no_outage() -> None:
+    """A7: the layer works, so the verdict is indeterminate, and not degraded."""
+    known, unknown = judged(opinions(abstained={2: UNKNOWN}))
+
+    assert (unknown.coverage, unknown.degraded) == (pytest.approx(0.4), False)
+    assert (unknown.label, unknown.status) == (
+        (VerdictLabel.INDETERMINATE,),
+        SystemStatus.FULLY_OPERATIONAL,
+    )
+    silent = unknown.layers[0]
+    assert (silent.status, silent.reason, silent.version) == (
+        LayerStatus.UNINFORMED,
+        "nothing known",
+        "3",
+    )
+    assert unknown.low[0] < unknown.score[0] < unknown.high[0]
+    assert (known.is_uninformed, unknown.is_uninformed) == (False, True)
+
+
+def test_an_outage_beside_it_is_still_one() -> None:
+    groups = judged(opinions(abstained={2: UNKNOWN}, other={2: POISONED}))
+
+    assert [group.degraded for group in groups] == [False, True]

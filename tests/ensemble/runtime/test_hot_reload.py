@@ -29,7 +29,7 @@ from ensemble.runtime.model_state import (
     SlotEvent,
 )
 from ensemble.runtime.resolver import ResolvedReleases
-from ensemble.verdicts import LayerStatus
+from ensemble.verdicts import Abstention, LayerStatus
 from tests.support.model_source import FakeSource
 
 FLOWS = FlowBatch(("", "", ""), ("", "", ""), np.zeros((3, 78), np.float32))
@@ -551,7 +551,7 @@ def test_a_row_on_which_the_model_raises_affects_no_other_row(
     opinion = world.slot.score(flows, "acme/1")
 
     assert (opinion.status, opinion.scores.tolist()) == (LayerStatus.LIVE, [0.7, 0.1, 0.7])
-    assert opinion.abstained == {1: "LAYER_CRASHED"}
+    assert opinion.abstained == {1: Abstention(LayerStatus.FALLBACK, "LAYER_CRASHED")}
     assert [event.fields["events"] for event in world.events_of("scoring_failed")] == [1]
 
 

@@ -94,10 +94,11 @@ class RateLimited(EventError, code="RATE_LIMITED"):
     retry_after_s: int
 
 
-class Overloaded(RateLimited, code="OVERLOADED"):
+class Overloaded(EventError, code="OVERLOADED"):
     """The service cannot score the request in time; the response says when to retry."""
 
     sentence = "the service has more work than it can do in time; retry after {retry_after_s} s"
+    retry_after_s: int
 
 
 class UnsupportedMediaType(EventError, code="UNSUPPORTED_MEDIA_TYPE"):

@@ -94,6 +94,7 @@ class AuthSettings(Strict):
     keys: Annotated[Path, Field(strict=False)]
     requests_per_s: Positive
     burst: Annotated[float, Field(ge=1)]  # below one, no request would be admitted
+    bytes_per_request: Count
     stall_s: Annotated[float, Field(ge=0, le=10)]
     hosts: list[str]
     origins: list[str]

@@ -30,12 +30,14 @@ from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.metrics_page import TextMeter, metrics_routes
 from deployments.scoring.monitor import Monitor
+from deployments.scoring.named_deadline import DEADLINE, named_deadline_s
 from deployments.scoring.openapi import document
 from deployments.scoring.operator_routes import OperatorRoutes
 from deployments.scoring.predict import CLASSIFIER, Predictor, PredictRoutes
 from deployments.scoring.retro_rescorer import RetroRescorer
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
+from deployments.scoring.shedding import is_shed, overloaded
 from deployments.scoring.status_schema import Limits, Service
 from deployments.scoring.tenants import TenantPipelines
 from deployments.web import (
@@ -116,7 +118,7 @@ class IngressApp:
         self._bulk = BulkGate(limits, self._meter)
         self._predictor = Predictor(handles.get(CLASSIFIER), limits, self._meter)
         self._predict_routes = PredictRoutes(
-            self._predictor, self._pipelines, self._authenticator, limits
+            self._predictor, self._pipelines, self._authenticator, self._bulk, limits
         )
         self._routes = self._all_routes()
         self._openapi = encode(document(self._routes, limits.max_events, limits.max_body_bytes))
@@ -153,10 +155,10 @@ class IngressApp:
                 methods=["POST"],
                 tag="scoring",
                 summary="Score one event",
-                parameters=[EXPLAIN],
+                parameters=[EXPLAIN, DEADLINE],
                 body=Body(ref("Event"), EVENTS),
                 answers={200: Answer(verdict_wire.Verdict, "The verdict", example=VERDICT)},
-                errors=[*READING_ERRORS, "FEATURE_MISMATCH"],
+                errors=[*READING_ERRORS, "FEATURE_MISMATCH", "OVERLOADED"],
             ),
             ScopedRoute(
                 "/v1/score/batch",
@@ -165,7 +167,7 @@ class IngressApp:
                 methods=["POST"],
                 tag="scoring",
                 summary="Score a batch; an invalid event gets an error at its position",
-                parameters=[EXPLAIN],
+                parameters=[EXPLAIN, DEADLINE],
                 body=Body(wire.BatchRequest, {"both kinds": {"events": list(EVENTS.values())}}),
                 answers={200: Answer(verdict_wire.VerdictBatch, "The verdicts, in order")},
                 errors=[*READING_ERRORS, "TOO_MANY_EVENTS", "OVERLOADED"],
@@ -194,7 +196,10 @@ class IngressApp:
     async def _score_one(self, request: Request) -> Response:
         explain, tenant = _is_explained(request), caller_of(request.scope).tenant
         body = await self._body(request)
-        verdict = await score_body(self._pipelines, tenant, body, explain=explain)
+        within_s = named_deadline_s(request.scope["headers"])
+        verdict = await score_body(
+            self._pipelines, tenant, body, explain=explain, within_s=within_s
+        )
         return Response(verdict, media_type=JSON)
 
     async def _score_batch(self, request: Request) -> Response:
@@ -208,7 +213,8 @@ class IngressApp:
             _row_error(*event) if isinstance(event, tuple) else None for event in parsed
         ]
 
-        within_s = self._settings.ingress.batch_deadline_ms / 1000.0
+        default_s = self._settings.ingress.batch_deadline_ms / 1000.0
+        within_s = named_deadline_s(request.scope["headers"]) or default_s
         until = since + within_s
         self._bulk.admit(caller.tenant, len(parsed), until)
 
@@ -226,6 +232,8 @@ class IngressApp:
 
         parts = _parts_of(parsed, self._bulk.part_events)
         await gather_all(score_part(kind, places) for kind, places in parts)
+        if all(is_shed(result) for result in results):
+            raise overloaded()
         return Response(
             encode(verdict_wire.VerdictBatch(results, *verdict_wire.worst_of(results))),
             media_type=JSON,

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from deployments.config import IngressSettings
 from deployments.observability import Meter
@@ -21,6 +21,7 @@ from ensemble.guard import FairQueue
 
 __all__ = ["BulkGate", "gather_all"]
 
+T = TypeVar("T")
 FIRST_PART, LEAST_PART = 256, 64  # events: before the first measurement, and on any machine
 LATEST = 0.2  # weight of the latest part in the averages
 
@@ -134,11 +135,11 @@ class BulkGate:
         raise Overloaded(max(1, math.ceil(wait_s)))
 
 
-async def gather_all(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all parts at once; if one fails, cancel the others and raise its error."""
+async def gather_all(parts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all parts at once, and return their results in order; if one fails, cancel the others."""
     tasks = [asyncio.create_task(part) for part in parts]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()

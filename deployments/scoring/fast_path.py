@@ -14,6 +14,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from deployments.scoring import wire
+from deployments.scoring.named_deadline import named_deadline_s
 from deployments.scoring.tenants import TenantPipelines
 from deployments.web import (
     JSON,
@@ -35,17 +36,24 @@ _CONTENT_TYPE = (b"content-type", JSON.encode())
 
 
 async def score_body(
-    pipelines: TenantPipelines, tenant: str, body: bytes, *, explain: bool
+    pipelines: TenantPipelines,
+    tenant: str,
+    body: bytes,
+    *,
+    explain: bool,
+    within_s: float | None = None,
 ) -> bytes:
     """Score the event in `body`, and return the body of the response.
 
     Raises:
-        EventError: the body is not an event, or the event is not admitted.
+        EventError: the body is not an event, the event is not admitted, or every layer was late.
     """
     since = time.monotonic()
     event = await decode_apart(wire.parse_event, body)
     pipeline = await pipelines.for_tenant(tenant)
-    return encode(await pipeline.submit(event, tenant, explain=explain, since=since))
+    return encode(
+        await pipeline.submit(event, tenant, explain=explain, since=since, within_s=within_s)
+    )
 
 
 class FastPathApp(AuthenticatedApp):
@@ -81,8 +89,9 @@ class FastPathApp(AuthenticatedApp):
             return
         try:
             body = await read_json(scope["headers"], receive, self._limit_bytes)
+            within_s = named_deadline_s(scope["headers"])
             verdict = await score_body(
-                self._pipelines, caller_of(scope).tenant, body, explain=False
+                self._pipelines, caller_of(scope).tenant, body, explain=False, within_s=within_s
             )
         except Exception as error:
             response = await exception_response(Request(scope, receive), error)

@@ -153,7 +153,12 @@ class LayerClient:
         return scores, ended
 
     async def call(
-        self, layer: str, request: Callable[[], Awaitable[Response]], *, since: float
+        self,
+        layer: str,
+        request: Callable[[], Awaitable[Response]],
+        *,
+        since: float,
+        within_s: float | None = None,
     ) -> Response:
         """Call a method other than `score` of one layer, under the same guard and deadline.
 
@@ -161,13 +166,14 @@ class LayerClient:
             layer: its name.
             request: sends the call.
             since: when the oldest event of the request arrived.
+            within_s: another deadline than that of single events, seconds.
 
         Raises:
             LayerError: there is no response; the code says why.
         """
         if layer in self.disabled:
             raise LayerDisabled(layer)
-        left_s = self._deadline(since, self._deadline_s).left_s(self.clock())
+        left_s = self._deadline(since, within_s or self._deadline_s).left_s(self.clock())
         return await self._guarded[layer].call(request, within_s=left_s)
 
     async def states(self, wanted: str) -> dict[str, tuple[SlotState, str]]:

@@ -2,15 +2,16 @@
 
 While a batch is in flight, the next one gathers; when it returns, all waiting requests leave at
 once. There is no timer, so an idle service scores a single event immediately, and the batches of a
-busy one grow by themselves.
+busy one grow by themselves. Tenants take turns: one that sends much waits for itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
+
+from ensemble.guard import FairQueue
 
 __all__ = ["MicroBatcher"]
 
@@ -36,13 +37,13 @@ class MicroBatcher(Generic[Item, Result]):
         in_flight: int,
     ) -> None:
         self._score, self._batch_size, self._in_flight = score, batch_size, in_flight
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: FairQueue[tuple[Item, asyncio.Future[Result]]] = FairQueue(1)
         self._flushes: set[asyncio.Task[None] | None] = set()
 
-    async def submit(self, item: Item) -> Result:
-        """Add `item` to the next batch, and return its result."""
+    async def submit(self, item: Item, tenant: str = "") -> Result:
+        """Add `item` of a tenant to the next batch, and return its result."""
         result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, result))
+        self._waiting.push(tenant, 1, (item, result))
         if len(self._flushes) < self._in_flight:
             self._flushes.add(asyncio.create_task(self._flush()))
         return await result
@@ -53,13 +54,10 @@ class MicroBatcher(Generic[Item, Result]):
         There is no await between the last check and the end of this task, so no item is left.
         """
         try:
-            while self._waiting:
-                await self._send(
-                    [
-                        self._waiting.popleft()
-                        for _ in range(min(self._batch_size, len(self._waiting)))
-                    ]
-                )
+            while self._waiting.waiting:
+                size = min(self._batch_size, self._waiting.waiting)
+                turns = [self._waiting.pop() for _ in range(size)]
+                await self._send([one for one in turns if one is not None])
         finally:
             self._flushes.discard(asyncio.current_task())
 

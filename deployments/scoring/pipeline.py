@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 from deployments.config import Settings
@@ -22,6 +23,7 @@ from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.micro_batcher import MicroBatcher
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
+from deployments.scoring.shedding import overloaded, shed_late
 from deployments.scoring.status import EnsembleStatus, build_status
 from ensemble.errors import EventError
 from ensemble.events import EventBatch, Kind
@@ -69,6 +71,7 @@ class TenantPipeline:
         settings: Settings,
     ) -> None:
         self.tenant, self.layers, self._spool, self._metrics = tenant, layers, spool, metrics
+        self._deadline_s = settings.ingress.deadline_ms / 1000.0
         self._fusion, self._rollout = settings.fusion, settings.rollout
         self.controller = ReleaseController(
             settings.rollout.rules(),
@@ -119,14 +122,34 @@ class TenantPipeline:
             self._challenger = challenger, shadow
 
     async def submit(
-        self, event: wire.EventRequest, tenant: str, *, explain: bool, since: float
+        self,
+        event: wire.EventRequest,
+        tenant: str,
+        *,
+        explain: bool,
+        since: float,
+        within_s: float | None = None,
     ) -> verdict_wire.Verdict:
         """Score one event of `tenant` in the next batch.
 
+        Args:
+            event: parsed.
+            tenant: of the caller.
+            explain: also return what moved the layers.
+            since: when it arrived (monotonic seconds).
+            within_s: another deadline than that of single events, seconds.
+
         Raises:
             EventError: the event is not admitted.
+            Overloaded: every layer was late.
         """
-        verdict = await self._batchers[wire.kind_of(event), explain].submit((event, tenant, since))
+        kind = wire.kind_of(event)
+        if within_s is None:
+            verdict = await self._batchers[kind, explain].submit((event, tenant, since), tenant)
+        else:  # alone: others in its batch have another deadline
+            (verdict,) = await self.score_events(
+                kind, [event], [tenant], explain=explain, since=since, within_s=within_s
+            )
         if isinstance(verdict, EventError):
             raise verdict
         return verdict
@@ -143,6 +166,9 @@ class TenantPipeline:
     ) -> list[verdict_wire.Verdict | EventError]:
         """Score events of one kind; verdicts in order, an error in the place of a rejected event.
 
+        An event to which every layer was late is refused as `Overloaded`: the service sheds load
+        before it gives verdicts without evidence.
+
         Args:
             kind: of every event.
             events: n of them.
@@ -158,6 +184,8 @@ class TenantPipeline:
             )
         finally:
             self.in_flight -= 1
+        # before the spool: the caller of an event that is refused sends it again
+        verdicts = shed_late(verdicts)
         self._spool.offer(tenants, events, verdicts)
         return verdicts
 
@@ -232,8 +260,14 @@ class TenantPipeline:
         self, kind: Kind, *, explain: bool
     ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[verdict_wire.Verdict | EventError]]]:
         async def score(waiting: Sequence[Waiting]) -> Sequence[verdict_wire.Verdict | EventError]:
-            events, tenants, since = zip(*waiting, strict=True)
-            return await self.score_events(kind, events, tenants, explain=explain, since=since[0])
+            began = self.layers.clock()
+            is_timely = [began - since < self._deadline_s for _, _, since in waiting]
+            timely = [*compress(waiting, is_timely)]
+            events, tenants, since = zip(*timely, strict=True) if timely else ((), (), (began,))
+            scored = iter(
+                await self.score_events(kind, events, tenants, explain=explain, since=since[0])
+            )
+            return [next(scored) if is_on_time else overloaded() for is_on_time in is_timely]
 
         return score
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from starlette.requests import Request
@@ -19,8 +20,10 @@ from starlette.responses import Response
 from deployments.config import IngressSettings
 from deployments.observability import Meter
 from deployments.scoring import verdict_wire, wire
+from deployments.scoring.bulk_gate import BulkGate, gather_all
 from deployments.scoring.examples import ATTACK, BENIGN, PREDICTION
 from deployments.scoring.micro_batcher import MicroBatcher
+from deployments.scoring.named_deadline import DEADLINE, named_deadline_s
 from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.predict_wire import (
     DEFAULT_MODEL,
@@ -127,15 +130,28 @@ class Predictor:
             batchers[model] = MicroBatcher(
                 self._flush(pipeline, model), batch_size=size, in_flight=in_flight
             )
-        outcome: Outcome = await batchers[model].submit((flow, since))
+        outcome: Outcome = await batchers[model].submit((flow, since), pipeline.tenant)
         if isinstance(outcome, EnsembleError):
             raise outcome
         return outcome
 
     async def predict_all(
-        self, pipeline: TenantPipeline, flows: Sequence[wire.Features], model: str, *, since: float
+        self,
+        pipeline: TenantPipeline,
+        flows: Sequence[wire.Features],
+        model: str,
+        *,
+        since: float,
+        within_s: float | None = None,
     ) -> list[Outcome]:
         """Predict several flows, in order; an invalid flow gets an error at its position.
+
+        Args:
+            pipeline: pipeline of the caller's tenant.
+            flows: parsed features.
+            model: name of the model.
+            since: when the oldest of them arrived (monotonic seconds).
+            within_s: another deadline than that of single events, seconds.
 
         Raises:
             EventError: the model is unknown.
@@ -149,7 +165,7 @@ class Predictor:
         if places:
             pipeline.in_flight += 1  # rescoring waits for requests in flight
             try:
-                predicted = await self._predict(pipeline, batch, model, since)
+                predicted = await self._predict(pipeline, batch, model, since, within_s)
             finally:
                 pipeline.in_flight -= 1
             for place, outcome in zip(places, predicted, strict=True):
@@ -167,7 +183,12 @@ class Predictor:
         return predict
 
     async def _predict(
-        self, pipeline: TenantPipeline, batch: EventBatch, model: str, since: float
+        self,
+        pipeline: TenantPipeline,
+        batch: EventBatch,
+        model: str,
+        since: float,
+        within_s: float | None,
     ) -> list[Outcome]:
         classify, release = self._classify, pipeline.release.name
         if classify is None:
@@ -180,7 +201,7 @@ class Predictor:
             return classified
 
         began = time.monotonic()
-        classified = await pipeline.layers.call(CLASSIFIER, request, since=since)
+        classified = await pipeline.layers.call(CLASSIFIER, request, since=since, within_s=within_s)
         elapsed_s = time.monotonic() - began
         if classified.absence is not None:
             raise classified.absence
@@ -196,6 +217,7 @@ class PredictRoutes:
         predictor: calls the classifier.
         pipelines: pipelines by tenant.
         authenticator: counts each flow of a batch against the rate limit of its caller.
+        bulk: gives the parts of batches their places in the classifier.
         settings: limits.
     """
 
@@ -204,8 +226,10 @@ class PredictRoutes:
         predictor: Predictor,
         pipelines: TenantPipelines,
         authenticator: Authenticator,
+        bulk: BulkGate,
         settings: IngressSettings,
     ) -> None:
+        self._bulk = bulk
         self._predictor, self._pipelines = predictor, pipelines
         self._authenticator, self._settings = authenticator, settings
 
@@ -234,6 +258,7 @@ class PredictRoutes:
                 tag="predictions",
                 summary="Predict a batch; an invalid flow gets an error at its position",
                 about=ABOUT,
+                parameters=[DEADLINE],
                 body=Body(
                     PredictBatchRequest,
                     {
@@ -246,7 +271,7 @@ class PredictRoutes:
                 answers={
                     200: Answer(PredictionBatch, "The predictions, in order", headers=HEADERS)
                 },
-                errors=[*READING_ERRORS, "TOO_MANY_EVENTS", *CLASSIFIER_ERRORS],
+                errors=[*READING_ERRORS, "TOO_MANY_EVENTS", "OVERLOADED", *CLASSIFIER_ERRORS],
             ),
         ]
 
@@ -263,8 +288,22 @@ class PredictRoutes:
         caller = caller_of(request.scope)
         await self._authenticator.consume(caller, len(parsed))
         pipeline = await self._pipelines.for_tenant(caller.tenant)
+        _check_known(model)
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
-        outcomes = iter(await self._predictor.predict_all(pipeline, flows, model, since=since))
+        default_s = self._settings.batch_deadline_ms / 1000.0
+        within_s = named_deadline_s(request.scope["headers"]) or default_s
+        until, size = since + within_s, self._bulk.part_events
+        self._bulk.admit(caller.tenant, len(flows), until)
+
+        async def predict_part(start: int) -> list[Outcome]:
+            part = flows[start : start + size]
+            async with self._bulk.place(caller.tenant, len(part), until):
+                return await self._predictor.predict_all(
+                    pipeline, part, model, since=since, within_s=within_s
+                )
+
+        parts = await gather_all(predict_part(start) for start in range(0, len(flows), size))
+        outcomes = chain.from_iterable(parts)
         in_order = [flow if isinstance(flow, EventError) else next(outcomes) for flow in parsed]
         return _response(
             request,

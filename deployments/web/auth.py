@@ -19,12 +19,14 @@ from typing import Protocol
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Message, Receive
 from starlette.types import Scope as AsgiScope
 
 from deployments.config import Settings, Tenants
 from deployments.observability import LogThrottle, Meter, log_event
 from deployments.poller import Poller
 from deployments.web.api_keys import Key, Scope
+from deployments.web.body import announced_bytes
 from deployments.web.errors import describe_code, error_response, status_of
 from deployments.web.key_ring import KeyRing
 from deployments.web.rate_limit import Tarpit, TokenBuckets
@@ -51,6 +53,7 @@ UNAUTHORIZED, FORBIDDEN = "UNAUTHORIZED", "FORBIDDEN"
 NO_KEY = "an API key is needed: Authorization: Bearer axon_...; `axon keys create` makes one"
 _CALLER = "axon.caller"
 _AUTHORIZATION, _BEARER = b"authorization", b"bearer "
+_TRANSFER_ENCODING = b"transfer-encoding"
 NO_KEY_ID = "auth off"
 LONGEST_TOKEN = 256  # bytes; a key is 57
 EVENT_COST = 0.05
@@ -99,6 +102,10 @@ class Limits(Protocol):
         """Admit a request and return 0.0, or return the seconds to wait before a retry."""
         ...
 
+    def debit(self, tenant: Tenant, cost: float) -> None:
+        """Take the cost of what the tenant already did."""
+        ...
+
 
 def caller_of(scope: AsgiScope) -> Caller:
     """Return the caller that was authenticated for this request."""
@@ -129,6 +136,7 @@ class Authenticator:
         tarpit: delays the other refusals.
         anonymous: the tenant of every caller where authentication is off.
         meter: counts refusals.
+        bytes_per_request: a body costs one more request for each so many bytes.
         clock: monotonic seconds; paces the log.
     """
 
@@ -141,8 +149,10 @@ class Authenticator:
         tarpit: Tarpit,
         anonymous: Tenant,
         meter: Meter,
+        bytes_per_request: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._bytes_per_request = bytes_per_request
         self._keys, self._limits, self._tarpit, self._meter = keys, limits, tarpit, meter
         self._unauthenticated = unauthenticated
         self._anonymous = Caller(anonymous, frozenset(Scope), "")
@@ -160,6 +170,7 @@ class Authenticator:
             tarpit=Tarpit(auth.stall_s),
             anonymous=tenants.generic,
             meter=meter,
+            bytes_per_request=auth.bytes_per_request,
         )
 
     async def start(self) -> None:
@@ -202,6 +213,31 @@ class Authenticator:
             limited, headers = RateLimited(int(wait_s)), {"Retry-After": str(int(wait_s))}
             return self._refusal(scope, 429, limited.code, str(limited), headers, caller)
         return None
+
+    def metered(self, scope: AsgiScope, receive: Receive) -> Receive:
+        """Debit the caller's tenant with the bytes of a large body, or one without a length.
+
+        They are debited as they come: a body that is refused by its length costs nothing, and what
+        was read delays later requests.
+
+        Returns:
+            The `receive` to use in place of the one given.
+        """
+        caller: Caller | None = scope.get(_CALLER)
+        headers = scope["headers"]
+        is_small = announced_bytes(headers) <= self._bytes_per_request and all(
+            name != _TRANSFER_ENCODING for name, _ in headers
+        )
+        if self._keys is None or caller is None or is_small:
+            return receive
+
+        async def receive_and_debit() -> Message:
+            message = await receive()
+            size = len(message.get("body", b""))
+            self._limits.debit(caller.tenant, size / self._bytes_per_request)
+            return message
+
+        return receive_and_debit
 
     def reject_scope(self, scope: AsgiScope, needs: Scope) -> Response:
         """Answer a caller whose key lacks a scope."""

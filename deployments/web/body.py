@@ -12,7 +12,7 @@ from deployments.web.decode_errors import decode_error
 from deployments.web.errors import JSON
 from ensemble.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
 
-__all__ = ["decode_body", "read_body", "read_json"]
+__all__ = ["announced_bytes", "decode_body", "read_body", "read_json"]
 
 MOST_DIGITS = 18  # of a Content-Length; `int` raises for 5,000 digits
 _JSON = JSON.encode()
@@ -59,6 +59,12 @@ def _is_json(content_type: bytes) -> bool:
     return media in (b"", _JSON) or (media.startswith(b"application/") and media.endswith(b"+json"))
 
 
+def announced_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The length that a request announces for its body, below 10**18; 0 where it announces none."""
+    lengths = [value for name, value in headers if name == b"content-length" and value.isdigit()]
+    return max((int(value[:MOST_DIGITS]) for value in lengths), default=0)
+
+
 async def read_body(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
     """Read the whole body; refuse it as soon as it exceeds the limit.
 
@@ -66,13 +72,8 @@ async def read_body(headers: Iterable[tuple[bytes, bytes]], receive: Receive, li
         BodyTooLarge: more than `limit` bytes were announced or received.
         MalformedJson: the client disconnected before the end of the body.
     """
-    for name, value in headers:
-        if (
-            name == b"content-length"
-            and value.isdigit()
-            and (len(value) > MOST_DIGITS or int(value) > limit)
-        ):
-            raise BodyTooLarge(limit)
+    if announced_bytes(headers) > limit:
+        raise BodyTooLarge(limit)
     body = bytearray()
     has_more = True
     while has_more:

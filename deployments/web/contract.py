@@ -18,6 +18,7 @@ __all__ = [
     "Body",
     "Contract",
     "Json",
+    "header_parameter",
     "path_parameter",
     "query_parameter",
     "ref",
@@ -100,6 +101,11 @@ def path_parameter(name: str, schema: Json, description: str, example: str) -> J
 def query_parameter(name: str, schema: Json, description: str, *, required: bool = False) -> Json:
     """Describe a parameter in the query."""
     return _parameter(name, "query", schema, description, required=required)
+
+
+def header_parameter(name: str, schema: Json, description: str) -> Json:
+    """Describe an optional header."""
+    return _parameter(name, "header", schema, description, required=False)
 
 
 def _parameter(name: str, place: str, schema: Json, description: str, *, required: bool) -> Json:

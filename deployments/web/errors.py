@@ -22,6 +22,7 @@ from ensemble.errors import (
     EnsembleError,
     EventError,
     LayerError,
+    Overloaded,
     PointerMoved,
     QuotaExceeded,
     RateLimited,
@@ -151,7 +152,7 @@ async def _refuse_event(request: Request, error: Exception) -> Response:
     response = error_response(request, status_of(error.code), error.code, str(error), error.field)
     if error.code in RETRYABLE_CODES:
         response.headers["Retry-After"] = str(
-            error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S
+            error.retry_after_s if isinstance(error, RateLimited | Overloaded) else RETRY_AFTER_S
         )
     return response
 

@@ -101,6 +101,17 @@ class TokenBuckets:
             return 0.0
         return float(max(1, math.ceil((needed - level) / rate * (1.0 + SPREAD * self._jitter()))))
 
+    def debit(self, tenant: Tenant, cost: float) -> None:
+        """Take the cost of what a tenant already did; beyond the level, it delays later requests.
+
+        Args:
+            tenant: tenant of the caller.
+            cost: in requests, >= 0.
+        """
+        rate, burst = self._limit_of(tenant)
+        now = self._clock()
+        self._buckets[tenant] = max(self._level(tenant, now, rate, burst) - cost, -burst), now
+
     def _limit_of(self, tenant: Tenant) -> tuple[float, float]:
         own = self._of(tenant)
         if own is None:

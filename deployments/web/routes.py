@@ -129,7 +129,9 @@ class AuthenticatedApp(Starlette):
         if rejection is not None:
             await rejection(scope, receive, send)
         else:
-            await self.inside(scope, receive, send)
+            is_http = scope["type"] == "http"
+            metered = self._authenticator.metered(scope, receive) if is_http else receive
+            await self.inside(scope, metered, send)
 
     async def _rejection(self, scope: AsgiScope) -> Response | None:
         """Refuse a request, or put its caller into `scope`; a public route needs no caller."""

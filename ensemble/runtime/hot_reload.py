@@ -266,8 +266,7 @@ class LayerSlot:
             scored, bad_rows = score_isolating_bad_rows(
                 model.model, batch, explain=explain, shown=self._fallback_score
             )
-        # here a layer becomes an abstention: its error must not stop the others
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # an abstention: it must not stop the others
             self.record_failure(batch, error)
             return self._abstain(LayerStatus.FALLBACK, LayerCrashed.code, batch)
         self._failures_in_a_row[batch.kind] = 0

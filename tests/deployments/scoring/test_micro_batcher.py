@@ -192,3 +192,22 @@ async def test_a_cancelled_batch_fails_its_callers_alone() -> None:
 
         assert all(isinstance(answer, BaseException) for answer in answers[:2])
         assert answers[2:] == [20, 30]
+
+
+async def test_a_tenant_that_sends_much_waits_for_itself() -> None:
+    """B10: in the next batch, another tenant's item stands beside the first of the many."""
+    async with asyncio.timeout(LIMIT_S):
+        counter = Counter()
+        counter.gate.clear()
+        batcher = MicroBatcher(counter.score, batch_size=4, in_flight=1)
+        first = asyncio.create_task(batcher.submit(0, "loud"))
+        await turns()
+
+        loud = [asyncio.create_task(batcher.submit(item, "loud")) for item in range(1, 20)]
+        await turns()
+        quiet = asyncio.create_task(batcher.submit(100, "quiet"))
+        await turns()
+        counter.gate.set()
+        await asyncio.gather(first, *loud, quiet)
+
+        assert 100 in counter.batches[1]

@@ -308,6 +308,17 @@ def without_room(client: IngressClient) -> httpx.Response:
     return client.post("/v1/score/batch", {"events": [FLOW]})
 
 
+def with_late_layers(client: IngressClient) -> httpx.Response:
+    """Send an event to which no layer responds in time."""
+
+    async def late(*_: object) -> None:
+        await asyncio.sleep(60.0)
+
+    for guarded in client.ingress._layers._guarded.values():
+        guarded._score = late
+    return client.post("/v1/score", FLOW, headers={"X-Axon-Deadline-Ms": "10"})
+
+
 def without_a_state_folder(verb: str) -> Provoke:
     def ask(client: IngressClient) -> httpx.Response:
         state = client.ingress._settings.state
@@ -328,6 +339,7 @@ PROVOKED: dict[tuple[str, str], dict[str, Provoke]] = {
         ),
         "422": lambda client: client.post("/v1/score", {"kind": "smoke"}),
         "500": breaking_inside("/v1/score", FLOW),
+        "503": with_late_layers,
     },
     ("post", "/v1/score/batch"): {
         "400": lambda client: client.post("/v1/score/batch", b"{"),

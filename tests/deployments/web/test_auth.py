@@ -7,7 +7,7 @@ no caller learns which keys exist.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,14 @@ class Limits:
     """A limit that admits requests until a test sets a wait."""
 
     def __init__(self) -> None:
-        self.wait_s, self.taken = 0.0, []
+        self.wait_s, self.taken, self.debits = 0.0, [], []
 
     def consume(self, tenant: Tenant, cost: float = 1.0) -> float:
         self.taken.append((tenant, cost))
         return self.wait_s
+
+    def debit(self, tenant: Tenant, cost: float) -> None:
+        self.debits.append((tenant, cost))
 
 
 def _route(
@@ -72,6 +75,14 @@ def _route(
     return ScopedRoute(
         path, endpoint, needs=needs, methods=methods, tag="tests", summary=path, answers=answers
     )
+
+
+class Pieces:
+    """A body of 500 bytes that is sent without a length."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for size in (300, 200):
+            yield b"x" * size
 
 
 class World:
@@ -87,6 +98,7 @@ class World:
             tarpit=Tarpit(0.5, sleep=self._stall),
             anonymous=DEFAULT,
             meter=meter,
+            bytes_per_request=1000,
         )
         self.callers: list[Caller] = []
         self.app = AuthenticatedApp(
@@ -107,6 +119,7 @@ class World:
         return as_json({"public": True})
 
     async def _seen(self, request: Request) -> Response:
+        await request.body()
         self.callers.append(caller_of(request.scope))
         return as_json({"seen": True})
 
@@ -230,6 +243,25 @@ async def test_a_batch_is_charged_for_the_rest_of_its_events(world: World) -> No
     assert world.stalled == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "debited"),
+    [
+        pytest.param(b"x" * 1000, 0.0, id="small"),
+        pytest.param(b"x" * 8000, 8.0, id="large"),
+        pytest.param(Pieces(), 0.5, id="without a length"),
+    ],
+)
+def test_a_tenant_pays_for_the_bytes_that_it_sends(
+    world: World, body: bytes | Pieces, debited: float
+) -> None:
+    """B10: eight mebibytes cost as much as one event, and took the time of a hundred."""
+    world.asked.request("POST", "/score", content=body, headers=BEARER)
+
+    assert sum(cost for _, cost in world.limits.debits) == debited
+    assert {tenant for tenant, _ in world.limits.debits} <= {ACME}
+    assert world.limits.taken == [(ACME, 1.0)]
+
+
 def test_with_keys_off_everybody_is_the_generic_tenant_with_every_scope_and_no_limit(
     meter: RecordingMeter,
 ) -> None:
@@ -285,6 +317,7 @@ async def test_a_reload_that_fails_with_any_error_is_logged_once(
         tarpit=Tarpit(0.5),
         anonymous=DEFAULT,
         meter=meter,
+        bytes_per_request=1000,
     )
 
     await authenticator.start()

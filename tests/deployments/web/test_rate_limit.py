@@ -249,3 +249,13 @@ async def test_only_so_many_wait_and_their_places_are_given_back_by_who_leaves_t
     assert len(sleepers.asked_s) == 3
     sleepers.wake()
     await asyncio.gather(second, third)
+
+
+def test_a_debit_delays_later_requests_and_has_a_floor() -> None:
+    buckets = TokenBuckets(10, 100, clock=Clock(), jitter=lambda: 0.0)
+    buckets.debit(ACME, 150)
+
+    assert buckets.consume(ACME) == 6.0  # 50 in debt, and one to have: 5.1 s
+    buckets.debit(ACME, 1_000_000)
+    assert buckets.consume(ACME) == 11.0
+    assert buckets.consume(GLOBEX) == 0.0

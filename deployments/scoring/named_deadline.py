@@ -1,0 +1,34 @@
+"""The deadline that a caller names for a request: the header `X-Axon-Deadline-Ms`."""
+
+from __future__ import annotations
+
+from deployments.web import header_parameter
+from ensemble.errors import MalformedEvent
+
+__all__ = ["DEADLINE", "named_deadline_s"]
+
+HEADER = "X-Axon-Deadline-Ms"
+_NAME = HEADER.lower().encode()
+SHORTEST_MS, LONGEST_MS = 10, 60_000
+DEADLINE = header_parameter(
+    HEADER,
+    {"type": "integer", "minimum": SHORTEST_MS, "maximum": LONGEST_MS},
+    "Milliseconds from the arrival of the request to the scores of the layers. By default those of "
+    "the service, which differ for one event and for a batch.",
+)
+
+
+def named_deadline_s(headers: list[tuple[bytes, bytes]]) -> float | None:
+    """The deadline that a request names, seconds; None if it names none.
+
+    Raises:
+        MalformedEvent: it is not a whole number in the range, or named twice.
+    """
+    texts = [value for name, value in headers if name == _NAME]
+    if not texts:
+        return None
+    text = texts[0]
+    is_number = len(texts) == 1 and text.isdigit() and len(text) <= len("60000")
+    if not is_number or not SHORTEST_MS <= int(text) <= LONGEST_MS:
+        raise MalformedEvent(HEADER, f"must be one number from {SHORTEST_MS} to {LONGEST_MS:,}")
+    return int(text) / 1000.0

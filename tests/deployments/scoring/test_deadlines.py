@@ -1,0 +1,111 @@
+"""Deadlines: a caller may name one, and an event to which every layer is late is refused (B13)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from deployments.scoring.fast_path import SCORE
+from tests.support.asgi_clients import Event, IngressClient, OpenIngress
+from tests.support.fake_classifier import flow
+
+HEADER = "X-Axon-Deadline-Ms"
+HASTY = {"auth": {"mode": "off"}, "ingress": {"deadline_ms": 40.0, "batch_deadline_ms": 60.0}}
+PATIENT = {"auth": {"mode": "off"}, "ingress": {"deadline_ms": 500.0}}
+
+
+def make_late(client: IngressClient) -> None:
+    """Make every layer slower than any deadline of these tests."""
+
+    async def late(*_: object) -> Any:
+        await asyncio.sleep(30.0)
+
+    for guarded in client.ingress._layers._guarded.values():
+        guarded._score = late
+
+
+BODIES = {
+    SCORE: lambda event: event,
+    "/v1/score/batch": lambda event: {"events": [event]},
+    "/predict/batch": lambda _: {"flows": [{"features": flow()}]},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("value", ["9", "60001", "1e3", "-10", "", "100.0", "soon", "9" * 400])
+def test_a_deadline_that_is_no_number_in_the_range_is_refused(
+    client: IngressClient, flow_events: list[Event], path: str, value: str
+) -> None:
+    answer = client.post(path, BODIES[path](flow_events[0]), headers={HEADER: value})
+
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert (error["code"], error["field"]) == ("MALFORMED_EVENT", HEADER)
+
+
+@pytest.mark.parametrize("value", ["10000", "60000"])
+@pytest.mark.parametrize("path", [SCORE, f"{SCORE}?explain=true", "/v1/score/batch"])
+def test_with_a_named_deadline_the_verdict_is_the_same(
+    client: IngressClient, flow_events: list[Event], path: str, value: str
+) -> None:
+    body = BODIES[path.split("?", maxsplit=1)[0]](flow_events[0])
+
+    answer = client.post(path, body, headers={HEADER: value})
+
+    assert answer.status_code == 200
+    assert answer.json().get("coverage") == 1.0
+
+
+@pytest.mark.parametrize("path", [SCORE, "/v1/score/batch"])
+@pytest.mark.parametrize("headers", [{}, {HEADER: "20"}], ids=["default", "named"])
+def test_an_event_to_which_every_layer_is_late_is_refused_and_not_spooled(
+    open_client: OpenIngress, flow_events: list[Event], path: str, headers: dict[str, str]
+) -> None:
+    """P20: the service sheds load before it gives verdicts without evidence."""
+    client = open_client(overrides=HASTY)
+    make_late(client)
+
+    answer = client.post(path, BODIES[path](flow_events[0]), headers=headers)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "OVERLOADED")
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.elapsed.total_seconds() < 5.0
+    assert client.ingress._spool._buffer == []
+
+
+def test_one_late_layer_is_missing_and_the_verdict_says_so(
+    open_client: OpenIngress, flow_events: list[Event]
+) -> None:
+    client = open_client(overrides=PATIENT)
+
+    async def late(*_: object) -> Any:
+        await asyncio.sleep(30.0)
+
+    client.ingress._layers._guarded["behavior"]._score = late
+
+    verdict = client.post(SCORE, flow_events[0]).json()
+
+    assert verdict["degraded"]
+    assert 0.0 < verdict["coverage"] < 1.0
+
+
+def test_an_event_whose_deadline_passed_while_it_waited_is_not_begun(
+    open_client: OpenIngress, flow_events: list[Event]
+) -> None:
+    client = open_client(overrides=HASTY)
+    pipeline = client.ingress._pipelines.default
+    began: list[int] = []
+    score = pipeline.score
+
+    async def counted(batch: Any, **options: Any) -> Any:
+        began.append(len(batch))
+        return await score(batch, **options)
+
+    pipeline.score = counted
+    pipeline.layers.clock = lambda: 1e12  # long after every arrival
+
+    answer = client.post(SCORE, flow_events[0])
+
+    assert (answer.status_code, began) == (503, [])

@@ -365,7 +365,7 @@ class LayerWarmingUp(LayerError, code="LAYER_WARMING_UP"):
 
 
 class LayerOverloaded(LayerError, code="LAYER_OVERLOADED"):
-    """The layer has reached its limit of calls in flight, or its own queue is full."""
+    """The layer has reached its limit of calls, or replies to others while this call is late."""
 
 
 class LayerCrashed(LayerError, code="LAYER_CRASHED"):

@@ -54,6 +54,7 @@ class InFlightCall:
         size: number of events in its batch.
         release: name of the requested release.
         began: when it was started, by the guard's clock.
+        answers: replies of the layer before it.
         elapsed_s: seconds until it ended, 0.0 before.
         is_given_up: the layer was found hung meanwhile.
     """
@@ -63,6 +64,7 @@ class InFlightCall:
     size: int
     release: str
     began: float
+    answers: int
     elapsed_s: float = 0.0
     is_given_up: bool = False
 
@@ -123,7 +125,8 @@ class GuardedLayer:
             self._bulkhead.leave()
             return self._abstain(LayerStatus.OPEN, LayerOpen.code, len(batch))
         call = asyncio.create_task(self._retried(lambda: self._score(batch, release, explain)))
-        pending = InFlightCall(call, ticket, len(batch), release, self._clock())
+        answers = self._liveness.answers
+        pending = InFlightCall(call, ticket, len(batch), release, self._clock(), answers)
         self._in_flight[call] = pending
         call.add_done_callback(partial(self._ended, pending))
         if ticket.is_trial:
@@ -237,8 +240,11 @@ class GuardedLayer:
             call.cancel()
 
     def _late(self, pending: InFlightCall) -> LayerScores:
+        """Abstain for a late call; a layer that replied to others meanwhile has too much work."""
         self._metrics.failed(self._layer, LayerTimeout.code)
-        return self._abstain(LayerStatus.TIMEOUT, LayerTimeout.code, pending.size)
+        is_busy = self._liveness.answers > pending.answers and not pending.is_given_up
+        code = LayerOverloaded.code if is_busy else LayerTimeout.code
+        return self._abstain(LayerStatus.TIMEOUT, code, pending.size)
 
     async def _rate_trial(self, pending: InFlightCall) -> None:
         """Rate a trial call, for which no batch waits, by its own deadline."""

@@ -29,6 +29,9 @@ class Liveness:
         handle: of the layer's deployment.
         within_s: seconds without an answer after which the layer is hung.
         on_hung: called when it is.
+
+    Attributes:
+        answers: replies of any kind since the start.
     """
 
     def __init__(
@@ -39,12 +42,12 @@ class Liveness:
         on_hung: Callable[[], None],
     ) -> None:
         self._handle, self._within_s, self._on_hung = handle, within_s, on_hung
-        self._answers = 0  # replies of any kind since the start
+        self.answers = 0
         self._probe: asyncio.Task[None] | None = None
 
     def answered(self) -> None:
         """Note that the layer replied to a call, however late, or with an error of its own."""
-        self._answers += 1
+        self.answers += 1
 
     def suspect(self) -> None:
         """Probe the layer, because a call was late. A probe that is out is enough."""
@@ -52,14 +55,14 @@ class Liveness:
             self._probe = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        answers = self._answers
+        answers = self.answers
         probe = asyncio.ensure_future(
             self._handle.broadcast(PROBED).results_async(return_exceptions=True)
         )
         try:
             for _ in range(PARTS):
                 await asyncio.wait([probe], timeout=self._within_s / PARTS)
-                if self._answers != answers or _is_answer(probe):
+                if self.answers != answers or _is_answer(probe):
                     return
         finally:
             probe.cancel()

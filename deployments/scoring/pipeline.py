@@ -141,7 +141,7 @@ class TenantPipeline:
 
         Raises:
             EventError: the event is not admitted.
-            Overloaded: every layer was late.
+            Overloaded: no layer had time.
         """
         kind = wire.kind_of(event)
         if within_s is None:
@@ -166,8 +166,7 @@ class TenantPipeline:
     ) -> list[verdict_wire.Verdict | EventError]:
         """Score events of one kind; verdicts in order, an error in the place of a rejected event.
 
-        An event to which every layer was late is refused as `Overloaded`: the service sheds load
-        before it gives verdicts without evidence.
+        An event for which no layer has time is refused as `Overloaded`, see `shed_late`.
 
         Args:
             kind: of every event.

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -101,6 +102,7 @@ class RetroSpool:
         settings: limits.
         root: folder of the spool and of the findings.
         now: seconds since 1970.
+        clock: monotonic seconds.
         sleep: waits for a number of seconds.
     """
 
@@ -110,6 +112,7 @@ class RetroSpool:
         root: Path,
         *,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.is_enabled = settings.enabled
@@ -119,6 +122,7 @@ class RetroSpool:
             limit_bytes=settings.max_mb << 20,
             max_age_s=settings.max_age_hours * 3600.0,
             now=now,
+            clock=clock,
         )
         self._journal = Findings(root, limit_bytes=settings.max_findings_mb << 20)
         # one thread: the spool is not thread-safe, and a hanging disk hangs only this one
@@ -126,7 +130,8 @@ class RetroSpool:
         # as of the last use of the disk
         self._counts, self._kinds = self._spool.counts, self._spool.kinds
         self._buffer: list[tuple[float, str, wire.EventRequest, verdict_wire.Verdict]] = []
-        self._buffered_bytes = self._unbuffered = self._rescored = self._found = self._polls = 0
+        self._unbuffered = self._rescored = self._found = self._polls = 0
+        self._buffered: Counter[str] = Counter()  # bytes in the buffer, by tenant
         self._journal_error = self._logged_error = ""
         self._poller = Poller(
             self._write_buffer, every_s=FLUSH_EVERY_S, on_error=self._write_failed, sleep=sleep
@@ -188,18 +193,21 @@ class RetroSpool:
         if not degraded:
             return
         now = self._now()
-        for tenant, event, verdict in degraded:
+        for tenant, sent, verdict in degraded:
+            event = wire.cut(sent)
             size_bytes = _size_of(event)
-            if self._buffered_bytes + size_bytes > BUFFER_BYTES:
+            own = self._buffered[tenant] + size_bytes
+            # a tenant may fill half, so that there is room for the events of others
+            if self._buffered.total() + size_bytes > BUFFER_BYTES or own > BUFFER_BYTES // 2:
                 self._unbuffered += 1
                 continue
-            self._buffered_bytes += size_bytes
+            self._buffered[tenant] = own
             self._buffer.append((now - verdict.elapsed_ms / 1000.0, tenant, event, verdict))
 
     async def flush(self) -> None:
         """Write the buffer to the spool."""
         if self._buffer:
-            waiting, self._buffer, self._buffered_bytes = self._buffer, [], 0
+            waiting, self._buffer, self._buffered = self._buffer, [], Counter()
             await self._on_disk(self._append, waiting)
 
     async def upkeep(self) -> None:

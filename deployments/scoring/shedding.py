@@ -1,6 +1,8 @@
-"""Load shedding: an event to which every layer was late is refused, not given an empty verdict.
+"""Load shedding: an event for which no layer has time is refused, not given an empty verdict.
 
-A caller can send a refused event again. A verdict without evidence looks like an answer (P20).
+A caller can send a refused event again; a verdict without evidence looks like an answer (P20). That
+holds for load alone. While layers are dead or hung, a retry would not help, and the verdict says
+what is missing.
 """
 
 from __future__ import annotations
@@ -26,22 +28,22 @@ def overloaded() -> Overloaded:
 def shed_late(
     verdicts: Sequence[verdict_wire.Verdict | EventError],
 ) -> list[verdict_wire.Verdict | EventError]:
-    """Put a refusal in the place of each verdict to which every layer was late."""
-    return [overloaded() if _is_late(verdict) else verdict for verdict in verdicts]
+    """Put a refusal in the place of each verdict for which no layer had time."""
+    return [overloaded() if _lacks_time(verdict) else verdict for verdict in verdicts]
 
 
 def is_shed(result: verdict_wire.Verdict | verdict_wire.RowError) -> bool:
-    """Whether an event of a batch was refused as late."""
+    """Whether an event of a batch was refused because of load."""
     return isinstance(result, verdict_wire.RowError) and result.error.code == Overloaded.code
 
 
-def _is_late(verdict: verdict_wire.Verdict | EventError) -> bool:
-    """Whether no layer scored the event, and none for another reason than lateness."""
+def _lacks_time(verdict: verdict_wire.Verdict | EventError) -> bool:
+    """Whether every layer has too much work; a layer that may be dead is not meant."""
     if isinstance(verdict, EventError) or verdict.coverage or not verdict.degraded:
         return False
-    is_late = [
-        layer.status == LayerStatus.TIMEOUT or layer.reason == LayerOverloaded.code
+    reasons = [
+        layer.reason
         for layer in verdict.layers
         if layer.layer != RESILIENCE and layer.status not in _NOT_CALLED
     ]
-    return bool(is_late) and all(is_late)
+    return bool(reasons) and set(reasons) == {LayerOverloaded.code}

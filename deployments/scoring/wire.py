@@ -29,6 +29,7 @@ __all__ = [
     "Features",
     "admit",
     "check_count",
+    "cut",
     "kind_of",
     "names_in",
     "parse_batch",
@@ -180,6 +181,21 @@ def _readable_id(raw: bytes) -> str:
     return found[:256] if isinstance(found, str) else ""
 
 
+def cut(event: EventRequest) -> EventRequest:
+    """Cut the texts of an event as its admission does; no model reads the rest."""
+    if isinstance(event, FlowRequest):
+        return event
+    short = process.cut(_start_of(event))
+    return msgspec.structs.replace(
+        event,
+        name=short.name,
+        parent=short.parent,
+        command_line=short.command_line,
+        user=short.user,
+        host=short.host,
+    )
+
+
 def admit(kind: Kind, events: Sequence[EventRequest]) -> Admitted:
     """Admit events of one kind: the columns, their positions, and the errors by position."""
     if kind is Kind.FLOW:
@@ -220,8 +236,9 @@ def _ordered(features: Features) -> Sequence[float | None]:
 
 
 def _process_batch(events: Sequence[ProcessRequest]) -> Admitted:
-    starts = [
-        ProcessEvent(event.name, event.parent, event.command_line, event.user, event.host)
-        for event in events
-    ]
+    starts = [_start_of(event) for event in events]
     return process.admit(starts, [event.id for event in events]), range(len(events)), {}
+
+
+def _start_of(event: ProcessRequest) -> ProcessEvent:
+    return ProcessEvent(event.name, event.parent, event.command_line, event.user, event.host)

@@ -73,6 +73,6 @@ MEANINGS: Mapping[str, str] = {
     "LAYER_OPEN": "Its circuit breaker is open: it failed too often lately and was not called.",
     "LAYER_DISABLED": "An operator disabled it.",
     "LAYER_WARMING_UP": "Its models are being loaded, which takes seconds.",
-    "LAYER_OVERLOADED": "Its limit of calls in flight is reached, or its own queue is full.",
+    "LAYER_OVERLOADED": "Its limit of calls is reached, or it answers others while this is late.",
     "LAYER_CRASHED": "Its process died, or its code raised.",
 }

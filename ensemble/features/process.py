@@ -32,6 +32,7 @@ __all__ = [
     "MAX_NAME_BYTES",
     "admit",
     "command_line_features",
+    "cut",
     "has_command_line",
     "image_name",
     "image_names",
@@ -127,13 +128,7 @@ def admit(events: Sequence[ProcessEvent], ids: Sequence[str] = ()) -> ProcessBat
     flags: dict[int, tuple[str, ...]] = {}
     columns: list[ProcessEvent] = []
     for row, event in enumerate(events):
-        short = ProcessEvent(
-            name=_last_bytes(event.name),
-            parent=_last_bytes(event.parent),
-            command_line=_first_bytes(event.command_line),
-            user=_last_bytes(event.user),
-            host=_last_bytes(event.host),
-        )
+        short = cut(event)
         columns.append(short)
         if short != event:
             is_line_cut = short.command_line != event.command_line
@@ -147,6 +142,17 @@ def admit(events: Sequence[ProcessEvent], ids: Sequence[str] = ()) -> ProcessBat
     batch = ProcessBatch.of(columns, ids)
     return ProcessBatch(
         batch.ids, batch.hosts, batch.users, batch.names, batch.parents, batch.command_lines, flags
+    )
+
+
+def cut(event: ProcessEvent) -> ProcessEvent:
+    """Cut the texts of an event to what is scored of it, see `admit`."""
+    return ProcessEvent(
+        name=_last_bytes(event.name),
+        parent=_last_bytes(event.parent),
+        command_line=_first_bytes(event.command_line),
+        user=_last_bytes(event.user),
+        host=_last_bytes(event.host),
     )
 
 

@@ -9,6 +9,7 @@ old:
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Sequence
@@ -61,12 +62,17 @@ class SpooledEvent(msgspec.Struct, frozen=True, kw_only=True):
     event: msgspec.Raw
 
 
+class _OnlyTenant(msgspec.Struct):
+    tenant: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class Segment:
     """One segment and how far it has been rescored.
 
     Attributes:
         name: name of the file.
+        tenant: of all its events.
         kind: kind of its events.
         coverage: coverage of its events at arrival, in millionths.
         since: start of its span of time, seconds since 1970; no event is older.
@@ -75,9 +81,11 @@ class Segment:
         read_bytes: length of the part that was rescored, from the beginning.
         done: number of events that were rescored.
         is_skipped: True if the file could not be read; it stays until it is too old.
+        expires_at: when it is too old, by the monotonic clock of the spool.
     """
 
     name: str
+    tenant: str
     kind: str
     coverage: int
     since: int
@@ -86,11 +94,13 @@ class Segment:
     read_bytes: int = 0
     done: int = 0
     is_skipped: bool = False
+    expires_at: float = math.inf
 
     @classmethod
-    def new(cls, kind: str, coverage: int, since: int) -> Self:
+    def new(cls, tenant: str, kind: str, coverage: int, since: int) -> Self:
         """Make a segment that has no file yet."""
-        return cls(f"{kind}-{coverage:07d}-{since}-{uuid.uuid4().hex}.jsonl", kind, coverage, since)
+        name = f"{kind}-{coverage:07d}-{since}-{uuid.uuid4().hex}.jsonl"
+        return cls(name, tenant, kind, coverage, since)
 
     @classmethod
     def found(cls, name: str, folder: int) -> Self | None:
@@ -105,10 +115,12 @@ class Segment:
         size = lines = 0
         last = b"\n"
         with open_to_read(name, folder) as file:
+            tenant = _tenant_of(file.readline(_BLOCK_BYTES))
+            file.seek(0)
             while block := file.read(_BLOCK_BYTES):
                 size, lines, last = size + len(block), lines + block.count(b"\n"), block[-1:]
         lines += last != b"\n"  # an unfinished last line; `read` counts it as unreadable
-        return cls(name, parts[1], int(parts[2]), int(parts[3]), size, lines)
+        return cls(name, tenant, parts[1], int(parts[2]), int(parts[3]), size, lines)
 
     @property
     def waiting(self) -> int:
@@ -155,6 +167,17 @@ class Reading:
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(SpooledEvent).decode
+
+
+_decode_tenant = msgspec.json.Decoder(_OnlyTenant).decode
+
+
+def _tenant_of(line: bytes) -> str:
+    """The tenant of a line; "" where it cannot be read, and for lines of one tenant."""
+    try:
+        return _decode_tenant(line).tenant
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def line_of(event: SpooledEvent) -> bytes:

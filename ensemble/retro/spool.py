@@ -1,5 +1,8 @@
 """The spool: events that wait on disk to be rescored, bounded in bytes and age; losses are counted.
 
+Where there is no room, the tenant with the most bytes loses its oldest events, so that no tenant
+pushes out another's. Age is counted by a monotonic clock: a wall clock that jumps deletes nothing.
+
     <root>/<owner>/<segment>
 
 Every owner, which is one process, has its own spool. A running owner adopts the segments of owners
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,6 +64,9 @@ class SpoolCounts:
     since: float | None = None
 
 
+_Key = tuple[str, str, int, int]  # tenant, kind, coverage and since of a segment
+
+
 class Spool:
     """The spooled events of one owner.
 
@@ -68,21 +75,28 @@ class Spool:
         limit_bytes: size limit of this owner on disk.
         max_age_s: age limit; older events are dropped.
         now: clock, seconds since 1970.
+        clock: monotonic clock, seconds.
 
     Attributes:
         last_error: name of the last disk error, e.g. `ENOSPC`; "" after a success.
     """
 
     def __init__(
-        self, root: Path, *, limit_bytes: int, max_age_s: float, now: Callable[[], float]
+        self,
+        root: Path,
+        *,
+        limit_bytes: int,
+        max_age_s: float,
+        now: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limit_bytes, self._max_age_s, self._now = limit_bytes, max_age_s, now
+        self._limit_bytes, self._max_age_s = limit_bytes, max_age_s
+        self._now, self._clock = now, clock
         self._segment_bytes = min(_LARGEST_SEGMENT_BYTES, limit_bytes // _SEGMENTS)
         self._span_s = max(1, int(max_age_s / SPANS))
         self._own = OwnedFolder(root)
         self._segments: list[Segment] = []  # oldest first
-        # (kind, coverage, since) -> the segment that new events are appended to
-        self._open: dict[tuple[str, int, int], Segment] = {}
+        self._open: dict[_Key, Segment] = {}  # the segments that new events are appended to
         self._dropped: Counter[str] = Counter()
         self._spooled = self._adopted = self._settled = 0
         self.last_error = ""
@@ -116,8 +130,8 @@ class Spool:
                 self._dropped["size"] += len(lines)
                 continue
             try:
-                self._make_room(size)
-                self._write(key, lines)
+                self._make_room(size, key[0])
+                self._write(key, lines, self._clock() + self._max_age_s)
             except OSError as error:
                 self._dropped["disk"] += len(lines)
                 self._record_error(error)
@@ -131,8 +145,7 @@ class Spool:
         for segment in self._segments:
             segment.is_skipped = False  # the disk may work again: retry
         for segment in list(self._segments):
-            # abs: an event from the future, of a clock that ran ahead, must expire too
-            is_old = abs(self._now() - segment.since) > self._max_age_s
+            is_old = self._clock() >= segment.expires_at
             if (
                 is_old and segment in self._segments
             ):  # an earlier disk error may have cleared the list
@@ -176,7 +189,7 @@ class Spool:
         try:
             for key, lines in self._grouped(again):
                 # before the removal: a crash may repeat an event, but never loses one
-                self._write(key, lines)
+                self._write(key, lines, segment.expires_at)
             segment.read_bytes += reading.size_bytes
             segment.done += len(reading.events) + reading.unreadable
             self._settled += len(reading.events) - unreadable - len(again)
@@ -195,15 +208,14 @@ class Spool:
         self._own.close()
         self._segments, self._open = [], {}
 
-    def _grouped(
-        self, events: Iterable[SpooledEvent]
-    ) -> Iterable[tuple[tuple[str, int, int], list[bytes]]]:
+    def _grouped(self, events: Iterable[SpooledEvent]) -> Iterable[tuple[_Key, list[bytes]]]:
         """Group lines by segment, in parts that fit into one; a too long line is its own part."""
-        groups: dict[tuple[str, int, int], list[bytes]] = {}
-        sizes: Counter[tuple[str, int, int]] = Counter()
+        groups: dict[_Key, list[bytes]] = {}
+        sizes: Counter[_Key] = Counter()
         for event in events:
             line = line_of(event)
             key = (
+                event.tenant,
                 event.kind,
                 millionths(event.was.coverage),
                 max(0, int(event.at // self._span_s) * self._span_s),
@@ -215,7 +227,7 @@ class Spool:
             sizes[key] += len(line)
         yield from groups.items()
 
-    def _write(self, key: tuple[str, int, int], lines: Sequence[bytes]) -> None:
+    def _write(self, key: _Key, lines: Sequence[bytes], expires_at: float) -> None:
         data = b"".join(lines)
         segment = self._open.get(key)
         is_new = (
@@ -225,6 +237,7 @@ class Spool:
         )
         if segment is None or is_new:
             segment = Segment.new(*key)
+            segment.expires_at = expires_at - self._span_s  # its first event may be so old already
         append_atomic(segment.name, data, self._own.fd, at=segment.size_bytes, sync=False)
         segment.size_bytes += len(data)
         segment.events += len(lines)
@@ -241,6 +254,8 @@ class Spool:
     def _adopt(self) -> None:
         for segment in self._own.adopt():
             self._adopted += segment.waiting
+            age_s = max(0.0, self._now() - segment.since)
+            segment.expires_at = self._clock() + self._max_age_s - age_s
             self._insert(segment)
 
     def _insert(self, segment: Segment) -> None:
@@ -249,9 +264,14 @@ class Spool:
     def _size_bytes(self) -> int:
         return sum(segment.size_bytes for segment in self._segments)
 
-    def _make_room(self, size_bytes: int) -> None:
+    def _make_room(self, size_bytes: int, tenant: str = "") -> None:
+        """Drop segments until `size_bytes` of `tenant` fit."""
         while self._segments and self._size_bytes() + size_bytes > self._limit_bytes:
-            self._drop(self._segments[0], "size")
+            sizes = Counter({tenant: size_bytes})
+            for segment in self._segments:
+                sizes[segment.tenant] += segment.size_bytes
+            most = max(self._segments, key=lambda segment: sizes[segment.tenant])
+            self._drop(most, "size")  # the first of equals: the oldest segment of that tenant
 
     def _drop(self, segment: Segment, reason: str) -> None:
         self._remove(segment)

@@ -117,7 +117,7 @@ class RetroBench:
     def another(self, settings: RetroSettings = LIMITS) -> tuple[RetroSpool, RetroRescorer]:
         made = self.ensemble
         now: Callable[[], float] = lambda: made.now  # noqa: E731  # the clock of the fake pipelines
-        spool = RetroSpool(settings, self.root, now=now, sleep=made.sleep)
+        spool = RetroSpool(settings, self.root, now=now, clock=now, sleep=made.sleep)
         # the fake has every method that the rescorer calls
         return spool, RetroRescorer(spool, made, now=now, clock=now, sleep=made.sleep)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Deadlines: a caller may name one, and an event to which every layer is late is refused (B13)."""
+"""Deadlines: a caller may name one, and an event for which no layer has time is refused (B13)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.scoring.fast_path import SCORE
+from deployments.scoring.liveness import Liveness
 from tests.support.asgi_clients import Event, IngressClient, OpenIngress
 from tests.support.fake_classifier import flow
 
@@ -16,13 +17,15 @@ HASTY = {"auth": {"mode": "off"}, "ingress": {"deadline_ms": 40.0, "batch_deadli
 PATIENT = {"auth": {"mode": "off"}, "ingress": {"deadline_ms": 500.0}}
 
 
-def make_late(client: IngressClient) -> None:
-    """Make every layer slower than any deadline of these tests."""
-
-    async def late(*_: object) -> Any:
-        await asyncio.sleep(30.0)
-
+def make_late(client: IngressClient, *, is_alive: bool = True) -> None:
+    """Make every layer slower than any deadline of these tests; if alive, it answers others."""
     for guarded in client.ingress._layers._guarded.values():
+
+        async def late(*_: object, liveness: Liveness = guarded._liveness) -> Any:
+            if is_alive:
+                liveness.answered()
+            await asyncio.sleep(30.0)
+
         guarded._score = late
 
 
@@ -60,7 +63,7 @@ def test_with_a_named_deadline_the_verdict_is_the_same(
 
 @pytest.mark.parametrize("path", [SCORE, "/v1/score/batch"])
 @pytest.mark.parametrize("headers", [{}, {HEADER: "20"}], ids=["default", "named"])
-def test_an_event_to_which_every_layer_is_late_is_refused_and_not_spooled(
+def test_an_event_for_which_no_layer_has_time_is_refused_and_not_spooled(
     open_client: OpenIngress, flow_events: list[Event], path: str, headers: dict[str, str]
 ) -> None:
     """P20: the service sheds load before it gives verdicts without evidence."""
@@ -73,6 +76,20 @@ def test_an_event_to_which_every_layer_is_late_is_refused_and_not_spooled(
     assert answer.headers["Retry-After"] == "1"
     assert answer.elapsed.total_seconds() < 5.0
     assert client.ingress._spool._buffer == []
+
+
+def test_while_layers_may_be_dead_the_verdict_says_what_is_missing(
+    open_client: OpenIngress, flow_events: list[Event]
+) -> None:
+    """P38: a retry would not help, and the event waits in the spool for their return."""
+    client = open_client(overrides=HASTY)
+    make_late(client, is_alive=False)
+
+    answer = client.post(SCORE, flow_events[0])
+
+    assert answer.status_code == 200
+    assert (answer.json()["coverage"], answer.json()["degraded"]) == (0.0, True)
+    assert len(client.ingress._spool._buffer) == 1
 
 
 def test_one_late_layer_is_missing_and_the_verdict_says_so(

@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 from deployments.scoring.examples import ATTACK, BENIGN, SHELL
+from deployments.scoring.liveness import Liveness
 from deployments.scoring.tenants import TenantPipelines
 from deployments.web.errors import status_of
 from ensemble import errors
@@ -309,12 +310,13 @@ def without_room(client: IngressClient) -> httpx.Response:
 
 
 def with_late_layers(client: IngressClient) -> httpx.Response:
-    """Send an event to which no layer responds in time."""
-
-    async def late(*_: object) -> None:
-        await asyncio.sleep(60.0)
-
+    """Send an event for which no layer has time."""
     for guarded in client.ingress._layers._guarded.values():
+
+        async def late(*_: object, liveness: Liveness = guarded._liveness) -> None:
+            liveness.answered()  # to another call
+            await asyncio.sleep(60.0)
+
         guarded._score = late
     return client.post("/v1/score", FLOW, headers={"X-Axon-Deadline-Ms": "10"})
 

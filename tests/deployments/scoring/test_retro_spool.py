@@ -141,7 +141,8 @@ async def test_the_buffer_is_limited_and_counts_what_it_drops(
         monkeypatch.setattr(retro_spool, "BUFFER_BYTES", 10 * 4096)
         events = [flow(number) for number in range(25)]
 
-        world.spool.offer(["default"] * len(events), events, [verdict(event) for event in events])
+        tenants = ["default", "another"] * len(events)
+        world.spool.offer(tenants[:25], events, [verdict(event) for event in events])
         assert world.spool.counts().dropped["buffer_full"] == 15
         await world.spool.flush()
         world.spool.offer(["default"] * 5, events[:5], [verdict(event) for event in events[:5]])
@@ -153,18 +154,27 @@ async def test_the_buffer_is_limited_and_counts_what_it_drops(
         )
 
 
-def test_a_long_command_line_counts_by_its_length(
+def test_one_tenant_fills_half_of_the_buffer(
     world: RetroBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retro_spool, "BUFFER_BYTES", 1 << 20)
+    monkeypatch.setattr(retro_spool, "BUFFER_BYTES", 10 * 4096)
+    events = [flow(number) for number in range(25)]
 
-    world.spool.offer(
-        ["default"] * 2,
-        [process(1, "A" * (2 << 20)), process(2)],
-        [verdict(process(1)), verdict(process(2))],
-    )
+    world.spool.offer(["loud"] * 20, events[:20], [verdict(event) for event in events[:20]])
+    world.spool.offer(["quiet"] * 5, events[20:], [verdict(event) for event in events[20:]])
 
-    assert world.spool.counts().dropped["buffer_full"] == 1
+    assert world.spool.counts().dropped["buffer_full"] == 15
+    assert [tenant for _, tenant, _, _ in world.spool._buffer] == ["loud"] * 5 + ["quiet"] * 5
+
+
+def test_nothing_is_kept_longer_than_what_is_scored_of_it(world: RetroBench) -> None:
+    long = process(1, "A" * (2 << 20))
+
+    world.spool.offer(["default"], [long], [verdict(long)])
+
+    ((_, _, event, _),) = world.spool._buffer
+    assert event.command_line == "A" * 32_768
+    assert event.id == long.id
 
 
 async def test_a_disabled_spool_writes_and_runs_nothing(tmp_path: Path) -> None:

@@ -235,9 +235,51 @@ def test_an_event_of_a_clock_that_ran_ahead_does_not_wait_for_ever(
     spool = opened(root, clock, max_age_s=24 * HOUR_S)
     spool.append([event(1, at=T0 + 1000 * HOUR_S)])
 
+    clock.now += 24 * HOUR_S
     spool.upkeep()
 
     assert spool.counts.dropped["age"] == 1
+
+
+@pytest.mark.parametrize("days", [-1000.0, -1.0, 1.0, 1000.0])
+def test_a_clock_that_jumps_deletes_no_event(root: Path, clock: Clock, days: float) -> None:
+    """B12: the age is counted by a clock that does not jump."""
+    spool = opened(root, clock, max_age_s=24 * HOUR_S, now=lambda: T0 + days * 24 * HOUR_S)
+    spool.append([event(1)])
+
+    clock.now += 23 * HOUR_S
+    spool.upkeep()
+    assert spool.counts.waiting_events == 1
+    clock.now += HOUR_S
+    spool.upkeep()
+    assert spool.counts.dropped["age"] == 1
+
+
+def test_a_tenant_that_sends_much_pushes_out_its_own_events_alone(root: Path, clock: Clock) -> None:
+    """B12: long command lines of one tenant pushed out the evidence of another."""
+    spool = opened(root, clock, limit_bytes=1 << 20)
+    spool.append([event(number, tenant="quiet", size=1000) for number in range(1, 101)])
+    for number in range(1000, 1400):
+        spool.append([event(number, tenant="loud", size=10_000)])
+
+    counts = spool.counts
+    kept = [one for one in numbers(spool, most=1000) if one <= 100]
+
+    assert kept == list(range(1, 101))
+    assert counts.dropped["size"] > 200
+    assert counts.waiting_bytes <= 1 << 20
+
+
+def test_the_tenant_of_a_segment_is_known_after_its_owner_died(root: Path, clock: Clock) -> None:
+    dead = opened(root, clock, limit_bytes=1 << 20)
+    dead.append([event(1, tenant="quiet")])
+    dead.close()
+
+    heir = opened(root, clock, limit_bytes=1 << 20)
+    heir.append([event(2, tenant="loud")])
+    heir.upkeep()
+
+    assert {segment.tenant for segment in heir._segments} == {"quiet", "loud"}
 
 
 def test_an_event_is_not_dropped_before_its_age_limit(root: Path, clock: Clock) -> None:

@@ -64,6 +64,7 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
             "liveness",
             "bulk_gate",
             "named_deadline",
+            "task_set",
             "metrics_page",
             "examples",
         ),

@@ -31,6 +31,7 @@ from deployments.config import GuardSettings
 from deployments.observability import LogThrottle, log_event
 from deployments.scoring.liveness import Liveness
 from deployments.scoring.scoring_metrics import ScoringMetrics
+from deployments.scoring.task_set import TaskSet
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerRules, BreakerState, Bulkhead, CircuitBreaker, RetryBudget, Ticket
@@ -111,7 +112,7 @@ class GuardedLayer:
         self._retries = RetryBudget(settings.retry_share, settings.retries_saved)
         self._throttle = LogThrottle(clock)
         self._was_open = False  # at the last log line about the breaker
-        self._trials: set[asyncio.Task[None]] = set()  # the event loop references tasks weakly
+        self._trials = TaskSet()
         self._in_flight: dict[asyncio.Task[LayerScores], InFlightCall] = {}
 
     def start(
@@ -130,9 +131,7 @@ class GuardedLayer:
         self._in_flight[call] = pending
         call.add_done_callback(partial(self._ended, pending))
         if ticket.is_trial:
-            trial = asyncio.create_task(self._rate_trial(pending))
-            self._trials.add(trial)
-            trial.add_done_callback(self._trials.discard)
+            self._trials.run(self._rate_trial(pending))
         return pending
 
     def try_again(self, batch: EventBatch) -> None:

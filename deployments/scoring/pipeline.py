@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 from typing import Any
@@ -25,6 +25,7 @@ from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
 from deployments.scoring.shedding import overloaded, shed_late
 from deployments.scoring.status import EnsembleStatus, build_status
+from deployments.scoring.task_set import TaskSet
 from ensemble.errors import EventError
 from ensemble.events import EventBatch, Kind
 from ensemble.rollout import (
@@ -91,8 +92,7 @@ class TenantPipeline:
         self.in_flight = 0
         self.prediction_batchers: dict[str, MicroBatcher[Any, Any]] = {}
         self._challenger: tuple[ReleaseFusion, ShadowEvaluation] | None = None
-        self._shadow_tasks: set[asyncio.Task[None]] = set()
-        self._canary_tasks: set[asyncio.Task[None]] = set()
+        self._shadow_tasks, self._canary_tasks = TaskSet(), TaskSet()
         self._states: tuple[float, dict[str, tuple[SlotState, str]]] | None = None
         self._status_lock = asyncio.Lock()
 
@@ -179,7 +179,7 @@ class TenantPipeline:
         self.in_flight += 1
         try:
             verdicts = await self._score_events(
-                kind, events, explain=explain, since=since, within_s=within_s
+                kind, events, tenants, explain=explain, since=since, within_s=within_s
             )
         finally:
             self.in_flight -= 1
@@ -193,7 +193,7 @@ class TenantPipeline:
     ) -> list[verdict_wire.Verdict | EventError]:
         """Score events again that were scored and counted before, with the active release."""
         return await self._score_events(
-            kind, events, explain=False, since=time.monotonic(), is_rescore=True
+            kind, events, (), explain=False, since=time.monotonic(), is_rescore=True
         )
 
     async def score(
@@ -204,6 +204,7 @@ class TenantPipeline:
         since: float,
         within_s: float | None = None,
         is_rescore: bool = False,
+        tenants: Sequence[str] = (),
     ) -> tuple[Verdicts, ...]:
         """Score a batch of one kind; rows that the same layers scored are one group of verdicts.
 
@@ -216,6 +217,7 @@ class TenantPipeline:
             within_s: another deadline than that of single events, seconds.
             is_rescore: the events were counted before; neither a rollout nor a shadow evaluation
                 uses them.
+            tenants: the tenant of each, for a rollout; empty for the pipeline's own.
         """
         if is_rescore:
             release = self.controller.active
@@ -231,9 +233,8 @@ class TenantPipeline:
         self._metrics.scored(batch.kind, groups, elapsed_s)
         if old is not None:
             slowest_s = max(elapsed_s.values(), default=0.0)
-            self._run_beside(
-                self._canary_tasks, self._compare(batch, release.name, old, groups, slowest_s)
-            )
+            comparison = self._compare(batch, tenants, release.name, old, groups, slowest_s)
+            self._canary_tasks.run(comparison)
         elif self._challenger is not None:
             self._start_shadow(batch, release, *self._challenger, groups)
         return groups
@@ -274,6 +275,7 @@ class TenantPipeline:
         self,
         kind: Kind,
         events: Sequence[wire.EventRequest],
+        tenants: Sequence[str],
         *,
         explain: bool,
         since: float,
@@ -285,7 +287,12 @@ class TenantPipeline:
         if places:
             scored_at = time.time()  # the date that ages vulnerability data in the layers
             groups = await self.score(
-                batch, explain=explain, since=since, within_s=within_s, is_rescore=is_rescore
+                batch,
+                explain=explain,
+                since=since,
+                within_s=within_s,
+                is_rescore=is_rescore,
+                tenants=[tenants[place] for place in places] if tenants else (),
             )
             elapsed_ms = round((time.monotonic() - since) * 1000.0, 3)
             verdicts = verdict_wire.write_verdicts(
@@ -325,6 +332,7 @@ class TenantPipeline:
     async def _compare(
         self,
         batch: EventBatch,
+        tenants: Sequence[str],
         name: str,
         old: ReleaseFusion,
         new_groups: Sequence[Verdicts],
@@ -335,7 +343,9 @@ class TenantPipeline:
             batch, old, explain=False, since=self.layers.clock()
         )
         slowest_s = max(old_s.values(), default=0.0)
-        self.controller.record(name, compared(new_groups, old_groups, new_s=new_s, old_s=slowest_s))
+        self.controller.record(
+            name, compared(new_groups, old_groups, new_s=new_s, old_s=slowest_s, tenants=tenants)
+        )
 
     def _start_shadow(
         self,
@@ -351,9 +361,7 @@ class TenantPipeline:
             and len(self._shadow_tasks) < self._rollout.shadows_in_flight
             and shadow.should_take(len(batch))
         ):
-            self._run_beside(
-                self._shadow_tasks, self._score_shadow(batch, challenger, shadow, groups)
-            )
+            self._shadow_tasks.run(self._score_shadow(batch, challenger, shadow, groups))
 
     async def _score_shadow(
         self,
@@ -366,13 +374,6 @@ class TenantPipeline:
             batch, challenger, explain=False, since=self.layers.clock()
         )
         self._metrics.shadowed(len(batch), shadow.record(verdicts, groups))
-
-    @staticmethod
-    def _run_beside(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` in the background; the event loop itself references tasks only weakly."""
-        task = asyncio.create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
 
     def _release_changed(self, _: str) -> None:
         self._states = None  # so that the next status calls the layers for the new release

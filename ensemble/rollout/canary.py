@@ -6,7 +6,9 @@ the new release is worse beyond a limit, it is rolled back. Otherwise the next s
 after the last step the new release gets all traffic.
 
 A share exceeds its limit only if the lower end of its confidence interval does. So a few events
-decide clear cases only, and without traffic the rollout continues after a set time.
+decide clear cases only, and without traffic the rollout continues after a set time. Verdicts are
+judged for each tenant: the release is worse if it is for most of the tenants that it serves, so one
+tenant, which can send whatever it likes, does not decide for the others.
 
 Sources: score interval: Wilson, "Probable inference, the law of succession, and statistical
 inference", JASA 22(158), 1927. Canary steps: Beyer et al., "The Site Reliability Workbook",
@@ -16,8 +18,8 @@ O'Reilly 2018, chapter 16.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -46,6 +48,8 @@ _NOT_COUNTED = (
 # batches before abstentions count: those of one incident come together, and one bad second does not
 # make a bad release
 FEWEST_BATCHES = 20
+# compared events of a tenant before its verdicts count
+FEWEST_EVENTS = 30
 # standard errors: about one healthy release in a thousand exceeds a limit by chance
 SURE = 3.0
 
@@ -99,6 +103,7 @@ class Comparison:
         silent_old: abstentions of the old release among them.
         new_s: seconds of the layers for the new release.
         old_s: seconds of the layers for the old release.
+        by_tenant: tenant -> its events and flips; by default all are of one tenant.
     """
 
     events: int
@@ -108,6 +113,12 @@ class Comparison:
     silent_old: int
     new_s: float
     old_s: float
+    by_tenant: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def tenants(self) -> Mapping[str, tuple[int, int]]:
+        """Tenant -> its events and flips."""
+        return self.by_tenant or {"": (self.events, self.flips)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +159,7 @@ class CanaryRollout:
         self._state, self._reason = RolloutState.IN_PROGRESS, ""
         self._events = self._flips = self._calls = self._silent_new = self._silent_old = 0
         self._batches = self._slower = 0
+        self._by_tenant: dict[str, tuple[int, int]] = {}  # events and flips
         self._step, self._answered_in_step, self._compared_in_step = -1, 0, 0
         self._sampler = TrafficSampler(0.0)
         self._begin_step(clock())
@@ -183,6 +195,9 @@ class CanaryRollout:
             return
         self._events += comparison.events
         self._flips += comparison.flips
+        for tenant, (events, flips) in comparison.tenants.items():
+            before = self._by_tenant.get(tenant, (0, 0))
+            self._by_tenant[tenant] = before[0] + events, before[1] + flips
         self._calls += comparison.calls
         self._silent_new += comparison.silent_new
         self._silent_old += comparison.silent_old
@@ -209,7 +224,7 @@ class CanaryRollout:
 
     def _worse(self) -> str:
         """Describe how the new release exceeds a limit; "" if it exceeds none."""
-        if _surely(self._flips, self._events) > self._rules.max_flip_ratio:
+        if self._flips_for_most_tenants:
             return f"{self._flips} of {self._events} verdicts flipped"
         if self._batches >= FEWEST_BATCHES and self._is_more_silent:
             return (
@@ -219,6 +234,16 @@ class CanaryRollout:
         if _surely(self._slower, self._batches) > 0.5:  # noqa: PLR2004  # a few have other causes
             return f"{self._slower} of {self._batches} batches took longer than allowed"
         return ""
+
+    @property
+    def _flips_for_most_tenants(self) -> bool:
+        """Whether too many verdicts differ, for more than half of the tenants seen so far."""
+        limit = self._rules.max_flip_ratio
+        worse = [
+            events >= FEWEST_EVENTS and _surely(flips, events) > limit
+            for events, flips in self._by_tenant.values()
+        ]
+        return 2 * sum(worse) > len(worse)
 
     @property
     def _is_more_silent(self) -> bool:
@@ -262,7 +287,12 @@ class CanaryRollout:
 
 
 def compared(
-    new: Sequence[Verdicts], old: Sequence[Verdicts], *, new_s: float, old_s: float
+    new: Sequence[Verdicts],
+    old: Sequence[Verdicts],
+    *,
+    new_s: float,
+    old_s: float,
+    tenants: Sequence[str] = (),
 ) -> Comparison:
     """Compare the verdicts of two releases on one batch.
 
@@ -273,20 +303,28 @@ def compared(
         old: those of the old release.
         new_s: seconds of the layers for the new release.
         old_s: seconds of the layers for the old release.
+        tenants: the tenant of each row; empty where all are of one.
     """
     new_verdicts, old_verdicts = (by_row(groups, lambda one: one.label) for groups in (new, old))
     is_comparable = comparable(new, old)
     differs = (new_verdicts != old_verdicts) & (old_verdicts != VerdictLabel.INDETERMINATE)
+    flips = (differs & is_comparable).astype(np.bool_)
     calls, silent_new = _silent(new)
     _, silent_old = _silent(old)
+    by_tenant = {
+        tenant: (int((is_own & is_comparable).sum()), int((is_own & flips).sum()))
+        for tenant in dict.fromkeys(tenants)
+        for is_own in [np.array(tenants) == tenant]
+    }
     return Comparison(
         int(is_comparable.sum()),
-        int((differs & is_comparable).sum()),
+        int(flips.sum()),
         calls,
         silent_new,
         silent_old,
         new_s=new_s,
         old_s=old_s,
+        by_tenant={tenant: counts for tenant, counts in by_tenant.items() if counts[0]},
     )
 
 

@@ -77,7 +77,7 @@ async def test_a_canary_release_that_flips_verdicts_is_rolled_back() -> None:
         world.layers[layer].scores_of["default/2"] = 0.0
     world.pipeline.controller.switch_to(TWO, at_once=False)
 
-    await _stepped(world, 400)
+    await _stepped(world, 3000)
 
     assert world.pipeline.controller.view is not None
     assert (world.pipeline.controller.view.state, world.pipeline.release) == (

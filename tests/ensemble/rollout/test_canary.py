@@ -261,6 +261,49 @@ def group(
     )
 
 
+# -- tenants
+
+
+def of_tenants(**counts: tuple[int, int]) -> Comparison:
+    """One batch: tenant -> its events and flips."""
+    events, flips = (sum(column) for column in zip(*counts.values(), strict=True))
+    return replace(SAME, events=events, flips=flips, by_tenant=counts)
+
+
+def test_one_tenant_whose_verdicts_flip_does_not_decide_for_the_others(
+    rollout: CanaryRollout,
+) -> None:
+    """A4: 80 flips a second of one tenant ended the rollout of all after 11 compared events."""
+    rollout.record(of_tenants(quiet=(1, 0)))
+    for _ in range(100):
+        rollout.record(of_tenants(loud=(20, 20)))
+
+    assert rollout.state is RolloutState.IN_PROGRESS
+
+
+def test_a_release_that_flips_verdicts_for_most_tenants_is_rolled_back(
+    rollout: CanaryRollout,
+) -> None:
+    for _ in range(10):
+        rollout.record(of_tenants(a=(10, 10), b=(10, 10), c=(10, 0)))
+
+    assert rollout.state is RolloutState.ROLLED_BACK
+
+
+def test_a_few_events_of_a_tenant_say_nothing(rollout: CanaryRollout) -> None:
+    rollout.record(of_tenants(a=(29, 29)))
+    assert rollout.state is RolloutState.IN_PROGRESS
+
+    rollout.record(of_tenants(a=(1, 1)))
+    assert rollout.state is RolloutState.ROLLED_BACK
+
+
+def test_rows_are_compared_by_their_tenants() -> None:
+    found = compared([group("bmb")], [group("bbb")], new_s=0.1, old_s=0.1, tenants=["a", "b", "a"])
+
+    assert found.tenants == {"a": (2, 0), "b": (1, 1)}
+
+
 def test_a_verdict_that_differs_is_a_flip() -> None:
     found = compared([group("bbmi")], [group("bsmb")], new_s=0.1, old_s=0.2)
 

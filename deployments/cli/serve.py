@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
 POLL_EVERY_S = 0.25
+KEYLESS_IN_10S = 500  # requests of one address without a key, where keys are required
 # for calls in flight; Serve starts a new front proxy after three failed checks, 2 s apart
 FINISH_WITHIN_S = 4.0
 SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # Ray writes them there
@@ -113,10 +114,7 @@ def serve(
         _require_safe_binding(plan.host, one)
     _require_free_port(plan.host, plan.port)
     _require_own_state(settings)
-    try:
-        prepare_environment()
-    except OSError as problem:
-        raise CommandFailed(str(problem)) from None
+    _prepare_environment(settings)
     signals: list[int] = []  # not an Event: a signal handler may run while its lock is held
 
     import ray  # Ray reads the environment that was just prepared
@@ -247,6 +245,16 @@ def _require_free_port(host: str, port: int) -> None:
             raise CommandFailed(
                 f"port {port} of {host} is taken; choose another: axon serve --port {port + 1}"
             ) from None
+
+
+def _prepare_environment(settings: Settings) -> None:
+    """Set what Ray and the front proxy read at their start."""
+    try:
+        prepare_environment()
+    except OSError as problem:
+        raise CommandFailed(str(problem)) from None
+    if settings.auth.mode != "off":  # without keys every request is one without a key
+        os.environ.setdefault("AXON_KEYLESS_IN_10S", str(KEYLESS_IN_10S))
 
 
 def _require_own_state(settings: Settings) -> None:

@@ -7,6 +7,7 @@ has set already are not changed.
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import ipaddress
 import os
 import shutil
@@ -25,6 +26,8 @@ _OWN_PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
 )
 _WRAPPER = Path(__file__).with_name("haproxy_loopback.sh")
+# The wrapper inserts the limits of Axon after this line of the configuration that Serve writes.
+_FRONTEND, _TEMPLATE = "\nfrontend http_frontend\n", Path("serve/_private/haproxy_templates.py")
 _DEFAULTS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # one event loop a replica, gRPC between replicas
     # the fast path would hold 1,000 log lines back until an error comes
@@ -48,7 +51,8 @@ def prepare_environment() -> None:
     """Set the variables that are not set yet: the fast path, loopback, a private HAProxy.
 
     Raises:
-        OSError: there are no free ports (`own_ports`).
+        OSError: there are no free ports (`own_ports`), or this version of Ray Serve has no place
+            for the limits of the front proxy.
     """
     for variable, value in _DEFAULTS.items():
         os.environ.setdefault(variable, value)
@@ -66,6 +70,7 @@ def prepare_environment() -> None:
         # no proxy of ours writes the header with the address of a caller, so none is believed
         os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
         return
+    _require_frontend()
     os.environ["AXON_HAPROXY_BINARY"] = binary
     os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_WRAPPER)
     # 0700; the default folder is shared by all users of the machine
@@ -79,6 +84,18 @@ def prepare_environment() -> None:
         "SERVER_STATE_FILE": "state/server-state",
     }.items():
         os.environ.setdefault(f"RAY_SERVE_HAPROXY_{variable}", str(folder / name))
+
+
+def _require_frontend() -> None:
+    """Check that Serve writes the line after which the wrapper inserts the limits of Axon."""
+    ray = importlib.util.find_spec("ray")
+    origin = ray.origin if ray else None
+    template = Path(origin or "").parent / _TEMPLATE
+    if not template.is_file() or _FRONTEND not in template.read_text(encoding="utf-8"):
+        raise OSError(
+            "the limits of the front proxy do not fit this version of Ray Serve: "
+            f"{template} has no line {_FRONTEND.strip()!r}. Install the version that Axon names"
+        )
 
 
 def is_loopback(host: str) -> bool:

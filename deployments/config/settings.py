@@ -257,6 +257,7 @@ class ManagementSettings(Strict):
     max_import_bytes: Count
     versions_per_model: Count
     models_per_tenant: Count
+    models_mb_per_tenant: Count
 
     @model_validator(mode="after")
     def _queue_has_room_for_what_may_run(self) -> Self:

@@ -62,5 +62,8 @@ class CallerRegistry:
 
 
 def quota_of(settings: Settings) -> Quota:
-    """The number of models, and of versions of each, that a tenant may have."""
-    return Quota(settings.management.versions_per_model, settings.management.models_per_tenant)
+    """The models, the versions of each, and the bytes that a tenant may have."""
+    limits = settings.management
+    return Quota(
+        limits.versions_per_model, limits.models_per_tenant, limits.models_mb_per_tenant << 20
+    )

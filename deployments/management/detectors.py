@@ -37,6 +37,7 @@ from ensemble.store import Alias, BundleRef, ModelName, Store, Tenant, Trust, ge
 __all__ = ["Detections", "DetectorState", "Detectors", "LoadOutcome", "LoadReport"]
 
 POLL_EVERY_S = 2.0  # of the alias of a detector in use: one small file
+STALE_S = 6.0  # without a poll, as nothing used the detector: it is polled before it answers
 LOAD_WITHIN_S = 10.0  # RELIABILITY F13: a hanging disk costs a load, not the replica
 LOAD_THREADS_PER_DETECTOR = 2  # one load may hang while another goes on
 SCORING_THREADS = 2
@@ -255,7 +256,10 @@ class Detectors:
             return await self._poll(key)
         self._loaded.move_to_end(key)
         if key not in self._polls:
-            if self._clock() - loaded.polled_at >= POLL_EVERY_S:
+            unpolled_s = self._clock() - loaded.polled_at
+            if unpolled_s >= STALE_S:  # it may be withdrawn, or another one promoted
+                return await self._poll(key)
+            if unpolled_s >= POLL_EVERY_S:
                 self._begin_poll(key)  # in the background: no request waits for it
         elif self._clock() - self._polls[key][1] >= LOAD_WITHIN_S:
             loaded = self._with_failure(

@@ -129,9 +129,11 @@ def publish_files(
     `files` are all but the manifest, by name; `libraries` are those that made them. The other
     arguments and the errors are as in `publish_bundle`.
     """
+    size_bytes = sum(map(len, files.values()))
     with AuditedAction(store, tenant, Action.PUBLISH, str(model)) as act:
         if quota is not None:
-            check_quota(store, tenant, model, quota)  # before the payload: refusing must be cheap
+            # before the payload: refusing must be cheap
+            check_quota(store, tenant, model, quota, size_bytes)
         with atomic.staging(store.state) as staged:
             entries = tuple(
                 FileEntry(name, len(data), atomic.write_new(staged, name, data))
@@ -140,7 +142,7 @@ def publish_files(
             home = atomic.make_directory(store.state, *tenant_parts(tenant))
             with atomic.exclusive(home):
                 if quota is not None:
-                    check_quota(store, tenant, model, quota)  # again, under the lock
+                    check_quota(store, tenant, model, quota, size_bytes)  # again, under the lock
                 versions = atomic.make_directory(store.state, *bundle_parts(tenant, model))
                 serial = next_serial(store, bundle_parts(tenant, model))
                 manifest = Manifest(

@@ -1,7 +1,10 @@
-"""Quota of models and versions of one tenant, so that no tenant can fill the disk for all."""
+"""Quota of models, versions and bytes of one tenant, so that no tenant fills the disk for all."""
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ensemble.errors import ArtifactMissing, QuotaExceeded
@@ -19,18 +22,29 @@ class Quota:
     Attributes:
         versions_per_model: at least 1.
         models_per_tenant: models with at least one version, at least 1.
+        bytes_per_tenant: of the files of all its versions, at least 1.
     """
 
     versions_per_model: int
     models_per_tenant: int
+    bytes_per_tenant: int = sys.maxsize
 
     def __post_init__(self) -> None:
-        if min(self.versions_per_model, self.models_per_tenant) < 1:
+        if min(self.versions_per_model, self.models_per_tenant, self.bytes_per_tenant) < 1:
             raise ValueError("a quota must be at least 1")
 
 
-def check_quota(store: Store, tenant: Tenant, model: ModelName, quota: Quota) -> None:
+def check_quota(
+    store: Store, tenant: Tenant, model: ModelName, quota: Quota, size_bytes: int
+) -> None:
     """Refuse another version of `model` if it would exceed the quota.
+
+    Args:
+        store: where it would be published.
+        tenant: its owner.
+        model: its model.
+        quota: of the tenant.
+        size_bytes: of its files.
 
     Raises:
         QuotaExceeded: with the limit that is reached.
@@ -40,6 +54,8 @@ def check_quota(store: Store, tenant: Tenant, model: ModelName, quota: Quota) ->
         raise QuotaExceeded(f"versions of {model}", quota.versions_per_model)
     if not versions and len(models_in_state(store, tenant)) >= quota.models_per_tenant:
         raise QuotaExceeded(f"models of tenant {tenant}", quota.models_per_tenant)
+    if _stored_bytes(store, tenant) + size_bytes > quota.bytes_per_tenant:
+        raise QuotaExceeded(f"bytes of models of tenant {tenant}", quota.bytes_per_tenant)
 
 
 def models_in_state(store: Store, tenant: Tenant) -> tuple[ModelName, ...]:
@@ -56,3 +72,13 @@ def models_in_state(store: Store, tenant: Tenant) -> tuple[ModelName, ...]:
     except ArtifactMissing:
         return ()
     return tuple(name for name in names if serials_in(store.state, bundle_parts(tenant, name)))
+
+
+def _stored_bytes(store: Store, tenant: Tenant) -> int:
+    """Size of the files of all versions of a tenant in the state root; links are not followed."""
+    total = 0
+    for folder, _, names in os.walk(store.state.joinpath(*tenant_parts(tenant), "bundles")):
+        for name in names:
+            with suppress(FileNotFoundError):  # it is deleted at this moment
+                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118  # hot loop
+    return total

@@ -392,6 +392,35 @@ async def test_a_detector_that_was_withdrawn_serves_no_more(
         assert await replica.detectors.state() == []
 
 
+async def test_a_detector_that_was_withdrawn_while_nothing_used_it_answers_not_once_more(
+    replica: Replica, store: Store, publish_champion: Publish, signer: Signer
+) -> None:
+    """A4: the first request after a pause was rated by it, and only then was the alias read."""
+    publish_champion()
+
+    async with asyncio.timeout(LIMIT_S):
+        await replica.version()
+        replica.clock.now += page.STALE_S
+        seen = get_alias(store, ACME, ModelName("d"), Alias.CHAMPION)
+        clear_model_alias(store, ACME, ModelName("d"), Alias.CHAMPION, seen.serial, signer=signer)
+
+        with pytest.raises(ArtifactMissing):
+            await replica.version()
+
+
+async def test_after_a_pause_the_promoted_detector_answers(
+    replica: Replica, publish_champion: Publish
+) -> None:
+    publish_champion()
+
+    async with asyncio.timeout(LIMIT_S):
+        await replica.version()
+        publish_champion(which=1)
+        replica.clock.now += page.STALE_S
+
+        assert await replica.version() == 2
+
+
 # -- whose detectors
 
 

@@ -343,6 +343,27 @@ def test_a_quota_limits_versions_and_models_of_a_tenant(
     assert publish(store, model="c", tenant="other", quota=quota).version == 1
 
 
+def test_a_quota_limits_the_bytes_of_a_tenant(
+    store: Store, publish: Callable[..., BundleRef]
+) -> None:
+    """B12: versions were counted, not bytes: a tenant could store 41 GB."""
+    first = publish(store, model="a")
+    taken = sum(
+        path.stat().st_size
+        for path in store.state.rglob("*")
+        if path.is_file() and "bundles" in path.parts
+    )
+    full = Quota(versions_per_model=9, models_per_tenant=9, bytes_per_tenant=taken + 1)
+
+    with pytest.raises(QuotaExceeded, match="bytes of models of tenant acme"):
+        publish(store, model="b", quota=full)
+
+    assert leftovers(store) == []
+    assert publish(store, model="b", tenant="other", quota=full).version == 1
+    delete_bundle(store, first.tenant, first.model, first.version)
+    assert publish(store, model="b", quota=full).version == 1
+
+
 def test_deleted_and_shipped_versions_do_not_count_for_the_quota(
     two_roots: Store, publish: Callable[..., BundleRef]
 ) -> None:

@@ -25,6 +25,7 @@ from deployments.config.layer_settings import (
     Strict,
 )
 from ensemble.errors import MalformedEvent
+from ensemble.features import PlausibleTimes
 from ensemble.rollout import RolloutRules
 from ensemble.store import Tenant
 
@@ -54,6 +55,7 @@ PATH_VARIABLES = (
     (KEYS_VARIABLE, "auth", "keys"),
 )
 DISABLED_VARIABLE = "AXON_DISABLED_LAYERS"
+DAY_S = 86_400.0
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -107,12 +109,18 @@ class IngressSettings(ScalingSettings):
     batch_deadline_ms: Positive
     max_events: Count
     max_body_bytes: Count
+    time_ahead_s: Annotated[float, Field(ge=0)]
+    time_behind_days: Positive
     events_per_flush: Count
     flushes_in_flight: Count
     parts_in_flight: Count
     parts_ms: Positive
     waiting_events: Count
     max_queued_requests: Count
+
+    def plausible_times(self, now: float) -> PlausibleTimes:
+        """The times of events that raise no flag at `now`, seconds since 1970."""
+        return PlausibleTimes(now - self.time_behind_days * DAY_S, now + self.time_ahead_s)
 
 
 class ReplicasSettings(Strict):

@@ -72,7 +72,7 @@ class TenantPipeline:
         settings: Settings,
     ) -> None:
         self.tenant, self.layers, self._spool, self._metrics = tenant, layers, spool, metrics
-        self._deadline_s = settings.ingress.deadline_ms / 1000.0
+        self._ingress = settings.ingress
         self._fusion, self._rollout = settings.fusion, settings.rollout
         self.controller = ReleaseController(
             settings.rollout.rules(),
@@ -261,7 +261,7 @@ class TenantPipeline:
     ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[verdict_wire.Verdict | EventError]]]:
         async def score(waiting: Sequence[Waiting]) -> Sequence[verdict_wire.Verdict | EventError]:
             began = self.layers.clock()
-            is_timely = [began - since < self._deadline_s for _, _, since in waiting]
+            is_timely = [began - since < self._ingress.deadline_ms / 1e3 for _, _, since in waiting]
             timely = [*compress(waiting, is_timely)]
             events, tenants, since = zip(*timely, strict=True) if timely else ((), (), (began,))
             scored = iter(
@@ -282,10 +282,10 @@ class TenantPipeline:
         within_s: float | None = None,
         is_rescore: bool = False,
     ) -> list[verdict_wire.Verdict | EventError]:
-        batch, places, rejected = wire.admit(kind, events)
+        scored_at = time.time()  # the date that ages vulnerability data in the layers
+        batch, places, rejected = wire.admit(kind, events, self._ingress.plausible_times(scored_at))
         results: list[Any] = [rejected.get(place) for place in range(len(events))]
         if places:
-            scored_at = time.time()  # the date that ages vulnerability data in the layers
             groups = await self.score(
                 batch,
                 explain=explain,

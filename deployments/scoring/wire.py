@@ -8,6 +8,7 @@ recomputes, because they have no value in a flow without duration. Every other n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
@@ -22,7 +23,7 @@ from ensemble.errors import (
     TooManyEvents,
 )
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
-from ensemble.features import flow, process
+from ensemble.features import PlausibleTimes, cut_time, flow, process
 
 __all__ = [
     "EventRequest",
@@ -184,7 +185,7 @@ def _readable_id(raw: bytes) -> str:
 def cut(event: EventRequest) -> EventRequest:
     """Cut the texts of an event as its admission does; no model reads the rest."""
     if isinstance(event, FlowRequest):
-        return event
+        return msgspec.structs.replace(event, time=cut_time(event.time))
     short = process.cut(_start_of(event))
     return msgspec.structs.replace(
         event,
@@ -193,14 +194,38 @@ def cut(event: EventRequest) -> EventRequest:
         command_line=short.command_line,
         user=short.user,
         host=short.host,
+        time=cut_time(event.time),
     )
 
 
-def admit(kind: Kind, events: Sequence[EventRequest]) -> Admitted:
-    """Admit events of one kind: the columns, their positions, and the errors by position."""
-    if kind is Kind.FLOW:
-        return _flow_batch(events)  # type: ignore[arg-type]  # the caller groups by kind
-    return _process_batch(events)  # type: ignore[arg-type]
+def admit(
+    kind: Kind, events: Sequence[EventRequest], times: PlausibleTimes | None = None
+) -> Admitted:
+    """Admit events of one kind: the columns, their positions, and the errors by position.
+
+    Args:
+        kind: of every event.
+        events: as they were parsed.
+        times: those that raise no flag; None for events of the past, whose times are not judged.
+    """
+    of_kind: Any = _flow_batch if kind is Kind.FLOW else _process_batch  # the caller groups by kind
+    admitted: Admitted = of_kind(events)
+    return admitted if times is None else _with_remarks(admitted, events, times)
+
+
+def _with_remarks(
+    admitted: Admitted, events: Sequence[EventRequest], times: PlausibleTimes
+) -> Admitted:
+    batch, places, rejected = admitted
+    remarks = {
+        row: some
+        for row, place in enumerate(places)
+        if (time := events[place].time) is not None and (some := times.remarks(time))
+    }
+    if not remarks:
+        return admitted
+    flags = {row: (*batch.flags.get(row, ()), *some) for row, some in remarks.items()}
+    return replace(batch, flags={**batch.flags, **flags}), places, rejected
 
 
 def _flow_batch(events: Sequence[FlowRequest]) -> Admitted:

@@ -2,5 +2,15 @@
 
 from ensemble.features import flow, flow_scaler, process, sklearn_scalers, tabular
 from ensemble.features.digest import event_digests
+from ensemble.features.event_time import PlausibleTimes, cut_time
 
-__all__ = ["event_digests", "flow", "flow_scaler", "process", "sklearn_scalers", "tabular"]
+__all__ = [
+    "PlausibleTimes",
+    "cut_time",
+    "event_digests",
+    "flow",
+    "flow_scaler",
+    "process",
+    "sklearn_scalers",
+    "tabular",
+]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -163,6 +164,31 @@ def test_a_flow_without_duration_is_scored_and_flagged(
     features[1], features[14], features[15] = 0, None, None
 
     assert scored(client, {"kind": "flow", "features": features})["flags"] == ["rates_undefined"]
+
+
+@pytest.mark.parametrize(
+    ("days", "flags"), [(0, []), (-30, []), (1, ["skewed"]), (-3650, ["skewed"])]
+)
+def test_an_event_of_another_time_is_scored_the_same_and_flagged(
+    client: IngressClient, flow_events: list[Event], days: int, flags: list[str]
+) -> None:
+    """T2: in the future, or ten years old."""
+    at = datetime.now(UTC) + timedelta(days=days)
+    plain = scored(client, flow_events[0])
+
+    for time in (at.isoformat(), at.timestamp()):
+        answer = scored(client, {**flow_events[0], "time": time})
+
+        assert answer.get("flags", []) == [*plain.get("flags", []), *flags]
+        assert answer["score"] == pytest.approx(plain["score"], abs=TOLERANCE)
+
+
+def test_a_text_that_is_no_time_is_scored_and_flagged(
+    client: IngressClient, flow_events: list[Event], process_events: list[Event]
+) -> None:
+    """If it were refused, an event could evade its score."""
+    for event in (flow_events[0], process_events[0]):
+        assert "time_invalid" in scored(client, {**event, "time": "yesterday"})["flags"]
 
 
 # -- batches

@@ -6,7 +6,7 @@ Every body is an event, or an error of the caller with a stable code and the inv
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from deployments.scoring import verdict_wire, wire
 from deployments.web.errors import encode
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import FlowBatch, Kind, ProcessBatch
+from ensemble.features.event_time import PlausibleTimes
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.runtime.local_ensemble import LocalEnsemble
 
@@ -522,6 +523,38 @@ def test_long_names_and_command_lines_are_cut_and_flagged(
     assert not refused
     assert isinstance(batch, ProcessBatch)
     assert batch.flags == {0: ("command_line_cut", "name_cut")}
+
+
+def test_an_implausible_time_is_flagged_at_its_event_and_refuses_none() -> None:
+    """T2: rejected rows between them move no flag, and other flags stay."""
+    without_duration = [1.0] * 78
+    without_duration[1] = 0.0
+    events = [
+        wire.parse_event(json.dumps(event).encode())
+        for event in (
+            flow(time="2026-12-01T00:00:00Z"),
+            {**flow(time=0), "features": [1.0]},
+            {**flow(time="2016-12-01T00:00:00Z"), "features": without_duration},
+            flow(time="yesterday"),
+            flow(),
+        )
+    ]
+    times = PlausibleTimes(1.7e9, 1.8e9)
+
+    batch, places, refused = wire.admit(Kind.FLOW, events, times)
+
+    assert (places, [*refused]) == ([0, 2, 3, 4], [1])
+    assert batch.flags == {1: ("rates_undefined", "skewed"), 2: ("time_invalid",)}
+    unjudged, _, _ = wire.admit(Kind.FLOW, events)
+    assert unjudged.flags == {1: ("rates_undefined",)}
+
+
+@pytest.mark.parametrize("make", [flow, process])
+def test_of_a_long_time_only_what_is_parsed_is_kept(make: Callable[..., dict[str, Any]]) -> None:
+    """The spool keeps no more of an event than admission reads."""
+    event = wire.parse_event(json.dumps(make(time="9" * 100_000)).encode())
+
+    assert len(encode(wire.cut(event))) < 2000
 
 
 def test_verdicts_are_in_order_with_every_layer_and_bounds(

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import rich.table
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.text import Text
 
 __all__ = [
     "Column",
+    "SafeConsole",
     "coloured",
     "err",
     "minutes",
@@ -24,7 +26,29 @@ __all__ = [
     "table",
 ]
 
-out, err = Console(highlight=False), Console(highlight=False, stderr=True)
+
+class SafeConsole(Console):
+    """A console that prints nothing of a text that a terminal obeys or hides.
+
+    A tenant may have written what an error, a model card or a name repeats. The colours of Rich are
+    added later, and its own control codes are no text: both stay.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render as Rich does, with `?` for each character that is not printable."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else _visible(text), style, control)
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
+out, err = SafeConsole(highlight=False), SafeConsole(highlight=False, stderr=True)
 GAP = 2  # spaces between two columns of a table
 NARROWEST_TEXT = 16  # a column of free text is not folded below this
 NARROWEST_NAME = 20  # a name longer than this may be folded if there is no room
@@ -138,4 +162,4 @@ def coloured(text: str, colour: str) -> str:
 
 def plain(text: str) -> str:
     """Make untrusted text safe for a terminal: no markup, no escape codes."""
-    return escape("".join(letter if letter.isprintable() else "?" for letter in text))
+    return escape(_visible(text).replace("\n", "?"))

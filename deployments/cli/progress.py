@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,6 +12,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+from deployments.cli.console import SafeConsole
 
 __all__ = ["progress_bars", "report_to"]
 
@@ -25,7 +26,7 @@ def progress_bars() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=Console(stderr=True))
+    return Progress(*columns, console=SafeConsole(stderr=True))
 
 
 def report_to(bars: Progress) -> Callable[[str, int, int], None]:

@@ -130,6 +130,27 @@ def test_json_is_one_document(
 HOSTILE = ["\u009b2J", "\u202emoc.live", "\u2066x\u2069", "\u200bx", "\U0001f4a3", "\U000e0041"]
 
 
+@pytest.mark.parametrize("text", [*HOSTILE, "\x1b]0;owned\x07"], ids=ascii)
+@pytest.mark.parametrize("stream", [console.out, console.err], ids=["out", "err"])
+def test_no_text_is_printed_that_a_terminal_obeys_or_hides(stream: Console, text: str) -> None:
+    """Errors, model cards and origins are printed as they are; a tenant may have written them."""
+    with stream.capture() as printed:
+        stream.print(f"axon: {text}", markup=False, soft_wrap=True)
+        stream.print(f"the [bold]{text}[/]")
+        stream.print(console.table([console.Column("name")], [[text]], title=text))
+
+    assert printed.get().replace("\n", "").isprintable()
+
+
+def test_lines_and_colours_of_our_own_stay() -> None:
+    stream = console.SafeConsole(force_terminal=True, color_system="standard", width=40)
+
+    with stream.capture() as printed:
+        stream.print("[red]a[/]\n\tb \u009b1mc", soft_wrap=True)
+
+    assert printed.get() == "\x1b[31ma\x1b[0m\n        b ?1mc\n"
+
+
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_json_for_a_terminal_has_nothing_that_it_obeys_or_hides(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str

@@ -4,7 +4,8 @@
     |- EventError        the caller must act: HTTP 4xx, or 503 where only time helps
     |    MalformedJson, MalformedEvent, FeatureMismatch, TooManyEvents, BodyTooLarge, RateLimited,
     |    Overloaded, UnsupportedMediaType, TooManyRows, UnknownJob, JobQuota, UnknownLayer,
-    |    UnknownModel, ModelNotLoaded, ReservedName, UnknownTenant, UnreadableSource
+    |    UnknownModel, ModelNotLoaded, ReservedName, UnknownTenant, UnreadableSource,
+    |    RequestTimeout
     |- ArtifactError     the publisher must act: the layer falls back
     |    ArtifactMissing, ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted,
     |    ArtifactIncompatible, InsufficientMemory, LoadTimeout, VersionExists, PointerMoved,
@@ -31,7 +32,8 @@ __all__ = [
     "JobError", "JobLost", "JobQuota", "JobTimeout", "JobUnpublished", "LayerCrashed",
     "LayerDisabled", "LayerError", "LayerOpen", "LayerOverloaded", "LayerTimeout", "LayerWarmingUp",
     "LoadTimeout", "MalformedEvent", "MalformedJson", "ModelNotLoaded", "NotReplayable",
-    "NotServing", "Overloaded", "PointerMoved", "QuotaExceeded", "RateLimited", "ReservedName",
+    "NotServing", "Overloaded", "PointerMoved", "QuotaExceeded", "RateLimited", "RequestTimeout",
+    "ReservedName",
     "ServedByRelease", "ServiceError", "SigningUnavailable", "StoreFull", "StoreUnavailable",
     "TooManyEvents", "TooManyRows", "TrainingError", "UnknownJob", "UnknownLayer", "UnknownModel",
     "UnknownTenant", "UnreadableSource", "UnsupportedMediaType", "VersionExists",
@@ -85,6 +87,12 @@ class BodyTooLarge(EventError, code="BODY_TOO_LARGE"):
 
     sentence = "the body is larger than {limit_bytes:,} bytes"
     limit_bytes: int
+
+
+class RequestTimeout(EventError, code="REQUEST_TIMEOUT"):
+    """The body comes slower than the least pace."""
+
+    sentence = "the request came too slowly"
 
 
 class RateLimited(EventError, code="RATE_LIMITED"):

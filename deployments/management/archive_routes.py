@@ -53,6 +53,7 @@ class ArchiveRoutes:
                 errors=[
                     *CHANGING,
                     "BODY_TOO_LARGE",
+                    "REQUEST_TIMEOUT",
                     "UNSUPPORTED_MEDIA_TYPE",
                     "SIGNING_REFUSED",
                     "QUOTA_EXCEEDED",

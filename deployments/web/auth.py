@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +56,9 @@ NO_KEY = "an API key is needed: Authorization: Bearer axon_...; `axon keys creat
 _CALLER = "axon.caller"
 _AUTHORIZATION, _BEARER = b"authorization", b"bearer "
 _TRANSFER_ENCODING = b"transfer-encoding"
+SMALL_BODY_BYTES = 16_384  # what the front proxy reads itself; a slow sender of it takes no place
+BODIES_AT_ONCE = 32
+"""Larger bodies that a tenant may send at a time; one ingress replica holds 1,000 requests."""
 NO_KEY_ID = "auth off"
 LONGEST_TOKEN = 256  # bytes; a key is 57
 EVENT_COST = 0.05
@@ -153,6 +158,7 @@ class Authenticator:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bytes_per_request = bytes_per_request
+        self._bodies: Counter[Tenant] = Counter()  # large ones that come now
         self._keys, self._limits, self._tarpit, self._meter = keys, limits, tarpit, meter
         self._unauthenticated = unauthenticated
         self._anonymous = Caller(anonymous, frozenset(Scope), "")
@@ -212,32 +218,58 @@ class Authenticator:
             await self._tarpit.wait()
             limited, headers = RateLimited(int(wait_s)), {"Retry-After": str(int(wait_s))}
             return self._refusal(scope, 429, limited.code, str(limited), headers, caller)
-        return None
+        return None if self._keys is None else self._too_many_bodies(scope, caller)
 
-    def metered(self, scope: AsgiScope, receive: Receive) -> Receive:
-        """Debit the caller's tenant with the bytes of a large body, or one without a length.
+    def _too_many_bodies(self, scope: AsgiScope, caller: Caller) -> Response | None:
+        """Refuse a large body while the caller's tenant sends as many as it may at a time."""
+        if not self._is_large(scope) or self._bodies[caller.tenant] < BODIES_AT_ONCE:
+            return None
+        limited, headers = RateLimited(1), {"Retry-After": "1"}
+        return self._refusal(scope, 429, limited.code, str(limited), headers, caller)
 
-        They are debited as they come: a body that is refused by its length costs nothing, and what
-        was read delays later requests.
+    @contextmanager
+    def metered(self, scope: AsgiScope, receive: Receive) -> Iterator[Receive]:
+        """Debit the caller's tenant with the bytes of a large body, and count it until it has come.
 
-        Returns:
+        The bytes are debited as they come: a body that is refused by its length costs nothing, and
+        what was read delays later requests.
+
+        Yields:
             The `receive` to use in place of the one given.
         """
         caller: Caller | None = scope.get(_CALLER)
-        headers = scope["headers"]
-        is_small = announced_bytes(headers) <= self._bytes_per_request and all(
-            name != _TRANSFER_ENCODING for name, _ in headers
-        )
-        if self._keys is None or caller is None or is_small:
-            return receive
+        if self._keys is None or caller is None or not self._is_large(scope):
+            yield receive
+            return
+        tenant, is_open = caller.tenant, True
+
+        def close() -> None:
+            nonlocal is_open
+            if is_open:
+                is_open = False
+                self._bodies[tenant] -= 1
+                self._bodies += Counter()  # forget tenants without one
 
         async def receive_and_debit() -> Message:
             message = await receive()
             size = len(message.get("body", b""))
-            self._limits.debit(caller.tenant, size / self._bytes_per_request)
+            self._limits.debit(tenant, size / self._bytes_per_request)
+            if not message.get("more_body", False):
+                close()
             return message
 
-        return receive_and_debit
+        self._bodies[tenant] += 1
+        try:
+            yield receive_and_debit
+        finally:
+            close()
+
+    @staticmethod
+    def _is_large(scope: AsgiScope) -> bool:
+        """Whether the front proxy passes a body on before it has all of it."""
+        headers = scope["headers"]
+        is_chunked = any(name == _TRANSFER_ENCODING for name, _ in headers)
+        return is_chunked or announced_bytes(headers) > SMALL_BODY_BYTES
 
     def reject_scope(self, scope: AsgiScope, needs: Scope) -> Response:
         """Answer a caller whose key lacks a scope."""

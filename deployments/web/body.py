@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,10 +11,13 @@ from starlette.types import Receive
 
 from deployments.web.decode_errors import decode_error
 from deployments.web.errors import JSON
-from ensemble.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
+from ensemble.errors import BodyTooLarge, MalformedJson, RequestTimeout, UnsupportedMediaType
 
 __all__ = ["announced_bytes", "decode_body", "read_body", "read_json"]
 
+# A body may take GRACE_S, and beyond it must come at this pace on average: a slow sensor that makes
+# progress is served, and one that stops holds no place of a replica.
+GRACE_S, LEAST_BYTES_PER_S = 15.0, 1000.0
 MOST_DIGITS = 18  # of a Content-Length; `int` raises for 5,000 digits
 _JSON = JSON.encode()
 
@@ -44,6 +48,7 @@ async def read_json(headers: Iterable[tuple[bytes, bytes]], receive: Receive, li
     Raises:
         UnsupportedMediaType: `Content-Type` is not JSON, or `Content-Encoding` is not identity.
         BodyTooLarge: more than `limit` bytes were announced or received.
+        RequestTimeout: the body comes slower than the least pace.
         MalformedJson: the client disconnected before the end of the body.
     """
     for name, value in headers:
@@ -66,18 +71,24 @@ def announced_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
 
 
 async def read_body(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
-    """Read the whole body; refuse it as soon as it exceeds the limit.
+    """Read the whole body; refuse it as soon as it exceeds the limit, or comes too slowly.
 
     Raises:
         BodyTooLarge: more than `limit` bytes were announced or received.
+        RequestTimeout: it comes slower than the least pace.
         MalformedJson: the client disconnected before the end of the body.
     """
     if announced_bytes(headers) > limit:
         raise BodyTooLarge(limit)
     body = bytearray()
     has_more = True
+    until = asyncio.get_running_loop().time() + GRACE_S
     while has_more:
-        message = await receive()
+        try:
+            async with asyncio.timeout_at(until + len(body) / LEAST_BYTES_PER_S):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTimeout from None
         if message["type"] == "http.disconnect":
             raise MalformedJson("the body ends in the middle")
         body += message.get("body", b"")

@@ -25,7 +25,13 @@ __all__ = [
 ]
 
 Json = dict[str, Any]
-READING_ERRORS = ("MALFORMED_JSON", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "MALFORMED_EVENT")
+READING_ERRORS = (
+    "MALFORMED_JSON",
+    "BODY_TOO_LARGE",
+    "REQUEST_TIMEOUT",
+    "UNSUPPORTED_MEDIA_TYPE",
+    "MALFORMED_EVENT",
+)
 """Codes of errors that every JSON body can have."""
 
 

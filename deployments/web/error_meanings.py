@@ -18,6 +18,7 @@ MEANINGS: Mapping[str, str] = {
     "FEATURE_MISMATCH": "A feature is missing, unknown or not finite; `field` names the first one.",
     "TOO_MANY_EVENTS": "More events than one batch may have.",
     "BODY_TOO_LARGE": "More bytes than one request may have.",
+    "REQUEST_TIMEOUT": "The request came too slowly.",
     "RATE_LIMITED": "The rate limit of the tenant is used up; `Retry-After` says when to retry.",
     "OVERLOADED": "The service cannot score it in time; `Retry-After` says when to retry.",
     "UNSUPPORTED_MEDIA_TYPE": "The headers declare a media type or an encoding that is not read.",

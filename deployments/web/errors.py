@@ -89,6 +89,7 @@ _STATUS_OF_CODE = {  # every other code is a mistake in the request: 422
     "UNKNOWN_LAYER": 404,
     "UNKNOWN_MODEL": 404,
     "MODEL_NOT_LOADED": 409,
+    "REQUEST_TIMEOUT": 408,
     "BODY_TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415,
     "UNAUTHORIZED": 401,

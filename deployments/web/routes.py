@@ -129,8 +129,13 @@ class AuthenticatedApp(Starlette):
         if rejection is not None:
             await rejection(scope, receive, send)
         else:
-            is_http = scope["type"] == "http"
-            metered = self._authenticator.metered(scope, receive) if is_http else receive
+            await self._metered(scope, receive, send)
+
+    async def _metered(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.inside(scope, receive, send)
+            return
+        with self._authenticator.metered(scope, receive) as metered:
             await self.inside(scope, metered, send)
 
     async def _rejection(self, scope: AsgiScope) -> Response | None:

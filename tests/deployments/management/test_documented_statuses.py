@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,22 @@ def too_large(populated: PopulatedService, route: Route, good: dict[str, Any]) -
     )
 
 
+class Slow:
+    """A body that does not come."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        await asyncio.sleep(30.0)
+        yield b""
+
+
+def too_slowly(populated: PopulatedService, route: Route, good: dict[str, Any]) -> httpx.Response:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deployments.web.body.GRACE_S", 0.0)
+        return populated.request(
+            *at(populated, route), content=Slow(), headers=good.get("headers", {})
+        )
+
+
 def of_what_is_absent(
     populated: PopulatedService, route: Route, good: dict[str, Any]
 ) -> httpx.Response:
@@ -207,6 +224,7 @@ PROVOKED: Mapping[str, Provoke] = {
     "403": without_the_scope,
     "404": of_what_is_absent,
     "405": lambda populated, route, good: populated.request(route[0], f"{PREFIX}/train", **good),
+    "408": too_slowly,
     "409": while_the_store(ArtifactCorrupt("CURRENT", "its digest is another")),
     "413": too_large,
     "415": lambda populated, route, _: populated.request(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.web.api_keys import Key, Scope
-from deployments.web.auth import Authenticator, Caller, caller_of
+from deployments.web.auth import BODIES_AT_ONCE, Authenticator, Caller, caller_of
 from deployments.web.browser_guard import BrowserGuard
 from deployments.web.contract import Answer
 from deployments.web.errors import as_json
@@ -246,8 +247,8 @@ async def test_a_batch_is_charged_for_the_rest_of_its_events(world: World) -> No
 @pytest.mark.parametrize(
     ("body", "debited"),
     [
-        pytest.param(b"x" * 1000, 0.0, id="small"),
-        pytest.param(b"x" * 8000, 8.0, id="large"),
+        pytest.param(b"x" * 16_384, 0.0, id="small"),
+        pytest.param(b"x" * 32_000, 32.0, id="large"),
         pytest.param(Pieces(), 0.5, id="without a length"),
     ],
 )
@@ -260,6 +261,34 @@ def test_a_tenant_pays_for_the_bytes_that_it_sends(
     assert sum(cost for _, cost in world.limits.debits) == debited
     assert {tenant for tenant, _ in world.limits.debits} <= {ACME}
     assert world.limits.taken == [(ACME, 1.0)]
+
+
+async def test_a_tenant_sends_a_few_large_bodies_at_a_time(world: World) -> None:
+    """I9: 1,100 slow bodies with one key held every place of a replica."""
+    open_bodies = ExitStack()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    def request(size: int = 20_000) -> dict[str, Any]:
+        length = (b"content-length", str(size).encode())
+        key = (b"authorization", BEARER["Authorization"].encode())
+        return {"type": "http", "method": "POST", "path": "/score", "headers": [length, key]}
+
+    for _ in range(BODIES_AT_ONCE):
+        scope = request()
+        assert await world.authenticator.authenticate(scope) is None
+        last = open_bodies.enter_context(world.authenticator.metered(scope, receive))
+
+    refusal = await world.authenticator.authenticate(request())
+    assert refusal is not None
+    assert (refusal.status_code, refusal.headers["Retry-After"]) == (429, "1")
+    assert await world.authenticator.authenticate(request(size=100)) is None
+
+    await last()  # one has come whole
+    assert await world.authenticator.authenticate(request()) is None
+    open_bodies.close()
+    assert world.authenticator._bodies == {}
 
 
 def test_with_keys_off_everybody_is_the_generic_tenant_with_every_scope_and_no_limit(

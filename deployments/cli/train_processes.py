@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from deployments.cli.errors import CommandFailed
 from deployments.cli.local_models import current_models
 from deployments.cli.options import Promote, Publish, Seed, StoreOption, TenantOption
 from deployments.cli.publish_target import PublishTarget
+from deployments.config import read_settings
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
@@ -67,14 +69,18 @@ def train_processes(
     """Train the process layer.
 
     On your own process starts (--benign) it learns how rare each process is, and the usual command
-    lines; on process_masquerade (--data) only how rare each process is.
+    lines; on process_masquerade (--data) only how rare each process is. JSON lines whose `time` is
+    more than `ingress.time_behind_days` old, ahead, or no time are left out.
     """
     target = PublishTarget(tenant, store, publish=publish, promote=promote)
     if data is not None and benign is None:
         trained = train_masquerade(data, seed, console.err.print)
         _finish(trained, target, "processes-masquerade", SHIPPED_LIMITS, seed)
     elif benign is not None and data is None:
-        events = read_process_events(benign)
+        now = time.time()
+        events = read_process_events(
+            benign, read_settings().ingress.plausible_times(now), console.err.print
+        )
         trained = train_benign(events, _base(target), seed, console.err.print)
         _finish(trained, target, "processes-benign", BENIGN_LIMITS, seed)
     else:

@@ -1,7 +1,8 @@
 """Process starts from a file: one JSON object a line as on the wire, or CSV with a header.
 
 JSON lines: the fields of a process event (`name`, `parent`, `command_line`, `user`, `host`);
-`kind`, `id` and `time` are ignored.
+`kind` and `id` are ignored. An event whose `time` is implausible is left out: it may be of a sensor
+with a wrong clock, or of another year.
 CSV: columns of the same names; `process` is read as `name` if there is no `name`; other columns are
 ignored, because exports have many. Only the name is required. A file ending in `.gz` is unpacked.
 The first character that is not blank distinguishes JSON from CSV.
@@ -15,12 +16,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from ensemble.errors import TrainingError
 from ensemble.events import ProcessEvent
+from ensemble.features import PlausibleTimes
 from ensemble.features.process import admit
 
 __all__ = ["read_process_events"]
@@ -30,8 +33,21 @@ _READ_OVER = frozenset({"kind", "id", "time"})
 _NAME_ELSEWHERE = "process"  # what exports of Sysmon call it
 
 
-def read_process_events(path: Path) -> list[ProcessEvent]:
+class _TwiceError(ValueError):
+    """An object has a name twice."""
+
+
+def read_process_events(
+    path: Path,
+    times: PlausibleTimes | None = None,
+    progress: Callable[[str], object] = lambda _: None,
+) -> list[ProcessEvent]:
     """Read the events of a file, in its order.
+
+    Args:
+        path: of the file.
+        times: JSON lines of other times are left out; None: none are.
+        progress: called with a sentence about what is left out.
 
     Raises:
         TrainingError: no events, or an invalid one; names the line and the column.
@@ -48,26 +64,27 @@ def read_process_events(path: Path) -> list[ProcessEvent]:
             f"the file of process events cannot be read: {type(wrong).__name__}"
         ) from None
     lines = text.split("\n")  # not splitlines: U+2028 inside a JSON string is no end of line
-    rows = _json_rows(lines) if text.lstrip()[:1] == "{" else _csv_rows(lines)
-    events = list(rows)
+    rows = _json_rows(lines, times) if text.lstrip()[:1] == "{" else _csv_rows(lines)
+    found = list(rows)
+    events = [event for event in found if event is not None]
     if not events:
-        raise TrainingError("the file holds no process events")
+        raise TrainingError(
+            "the file holds no process events" + (" of a plausible time" if found else "")
+        )
+    if len(events) < len(found):
+        left_out = len(found) - len(events)
+        progress(f"left out {left_out:,} events: their time is no time, or too far ahead or behind")
     cut = admit(events)
     columns = zip(cut.names, cut.parents, cut.command_lines, cut.users, cut.hosts, strict=True)
     return [ProcessEvent(*row) for row in columns]
 
 
-def _json_rows(lines: Sequence[str]) -> Iterator[ProcessEvent]:
+def _json_rows(lines: Sequence[str], times: PlausibleTimes | None) -> Iterator[ProcessEvent | None]:
+    """Read each line as an event; None for one of an implausible time."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as wrong:
-            column = wrong.colno if isinstance(wrong, json.JSONDecodeError) else 1
-            raise TrainingError(f"line {number}, column {column}: is not JSON") from None
-        if not isinstance(row, dict):
-            raise TrainingError(f"line {number}: is not a JSON object")
+        row = _json_row(number, line)
         if row.get("kind", "process") != "process":
             raise TrainingError(f"line {number}, column kind: is not 'process'")
         unknown = sorted(row.keys() - set(_FIELDS) - _READ_OVER)
@@ -81,7 +98,34 @@ def _json_rows(lines: Sequence[str]) -> Iterator[ProcessEvent]:
                     f"line {number}, column {name}:"
                     f" must be a string, not {type(row[name]).__name__}"
                 )
-        yield _event(number, {name: row.get(name, "") for name in _FIELDS})
+        time = row.get("time")
+        if isinstance(time, bool) or not isinstance(time, str | int | float | None):
+            raise TrainingError(
+                f"line {number}, column time:"
+                f" must be a string or a number, not {type(time).__name__}"
+            )
+        event = _event(number, {name: row.get(name, "") for name in _FIELDS})
+        yield None if times and times.remarks(time) else event
+
+
+def _json_row(number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line, object_pairs_hook=_with_each_name_once)
+    except _TwiceError:
+        raise TrainingError(f"line {number}: a name is given twice") from None
+    except (ValueError, RecursionError) as wrong:
+        column = wrong.colno if isinstance(wrong, json.JSONDecodeError) else 1
+        raise TrainingError(f"line {number}, column {column}: is not JSON") from None
+    if not isinstance(row, dict):
+        raise TrainingError(f"line {number}: is not a JSON object")
+    return row
+
+
+def _with_each_name_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise _TwiceError
+    return row
 
 
 def _csv_rows(lines: Iterable[str]) -> Iterator[ProcessEvent]:

@@ -587,6 +587,14 @@ def test_every_verb_that_reads_a_file_says_when_it_is_not_there(
     assert "there is no" in refused(axon(*verb, tmp_path / "none.csv"))
 
 
+def test_processes_of_ten_years_ago_are_not_learnt_from(axon: Axon, tmp_path: Path) -> None:
+    """T2, by the settings `ingress.time_ahead_s` and `ingress.time_behind_days`."""
+    file = tmp_path / "starts.jsonl"
+    file.write_text('{"name": "sh", "time": "2016-12-01T00:00:00Z"}\n')
+
+    assert "plausible time" in refused(axon("train", "processes", "--benign", str(file)))
+
+
 @pytest.mark.parametrize("verb", ["flows", "processes"])
 def test_training_needs_one_source(axon: Axon, tmp_path: Path, verb: str) -> None:
     assert "--data" in refused(axon("train", verb))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactIncompatible, TrainingError
 from ensemble.events import FlowBatch, ProcessBatch, ProcessEvent
+from ensemble.features.event_time import PlausibleTimes
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS, Calibration, log_odds
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
@@ -378,6 +379,29 @@ def test_events_are_read_from_json_lines_and_csv_alike(tmp_path: Path) -> None:
         assert read_process_events(tmp_path / file) == wanted, file
 
 
+def test_events_of_an_implausible_time_are_not_learnt_from(tmp_path: Path) -> None:
+    """T2: a sensor with a wrong clock, or a record of another year, teaches nothing."""
+    rows = [
+        {"name": "old", "time": "2016-12-01T00:00:00Z"},
+        {"name": "kept", "time": "2026-11-30T00:00:00Z"},
+        {"name": "ahead", "time": 1.9e9},
+        {"name": "no time", "time": "yesterday"},
+        {"name": "kept too"},
+        {"name": "null", "time": None},
+    ]
+    times, told = PlausibleTimes(1.77e9, 1.80e9), list[str]()
+    (tmp_path / "events").write_text("\n".join(map(json.dumps, rows)))
+
+    events = read_process_events(tmp_path / "events", times, told.append)
+
+    assert [event.name for event in events] == ["kept", "kept too", "null"]
+    assert told == ["left out 3 events: their time is no time, or too far ahead or behind"]
+    (tmp_path / "events").write_text(json.dumps(rows[0]))
+    with pytest.raises(TrainingError, match="no process events of a plausible time"):
+        read_process_events(tmp_path / "events", times, told.append)
+    assert [event.name for event in read_process_events(tmp_path / "events")] == ["old"]
+
+
 def test_a_long_command_line_is_read_and_cut(tmp_path: Path) -> None:
     (tmp_path / "events").write_text(json.dumps({"name": "a", "command_line": "x" * 50_000}))
 
@@ -402,6 +426,14 @@ UNREADABLE = [
     pytest.param(b'{"parent": "a"}', r"line 1, column name: is empty", id="no name"),
     pytest.param(
         b'{"name": "\\ud800"}', r"line 1, column name: half a surrogate", id="half a surrogate pair"
+    ),
+    pytest.param(
+        b'{"name": "a", "user": "b", "user": "c"}', r"line 1: a name is given twice", id="a twin"
+    ),
+    pytest.param(
+        b'{"name": "a", "time": [1]}',
+        r"line 1, column time: must be a string or a number, not list",
+        id="a list for a time",
     ),
     pytest.param(b"parent,user\na,b\n", r"line 1, column name: is missing", id="CSV without names"),
     pytest.param(

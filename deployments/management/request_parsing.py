@@ -14,7 +14,7 @@ import msgspec
 from starlette.requests import Request
 
 from deployments.web import (
-    SMALL,
+    SMALL_TEXT_BYTES,
     TWICE,
     caller_of,
     check_names,
@@ -101,7 +101,7 @@ class BodyReader:
             EventError: the body is too long, not JSON, or not a `kind`; `field` names the place.
         """
         body = await read_json(
-            request.scope["headers"], request.receive, min(self.limit_bytes, SMALL)
+            request.scope["headers"], request.receive, min(self.limit_bytes, SMALL_TEXT_BYTES)
         )
         if not body and empty is not None:
             return empty()

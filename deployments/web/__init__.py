@@ -51,7 +51,7 @@ from deployments.web.errors import (
     status_of,
 )
 from deployments.web.json_text import (
-    SMALL,
+    SMALL_TEXT_BYTES,
     TWICE,
     check_names,
     check_size,
@@ -69,7 +69,7 @@ __all__ = [
     "JSON",
     "READING_ERRORS",
     "RETRYABLE_CODES",
-    "SMALL",
+    "SMALL_TEXT_BYTES",
     "TWICE",
     "Answer",
     "AuthenticatedApp",

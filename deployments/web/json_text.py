@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ensemble.errors import MalformedEvent, MalformedJson
 
 __all__ = [
-    "SMALL",
+    "SMALL_TEXT_BYTES",
     "TWICE",
     "Outline",
     "check_names",
@@ -34,7 +34,9 @@ MOST_VALUES = 256  # allowed for each event of a batch: three times as many as a
 # always allowed: a caller that sends a few values too many gets the specific error of the decoder
 FEWEST_VALUES = 1024
 PIECE = 1 << 18  # bytes at a time
-SMALL = 1 << 16  # bytes of a text that is decoded on the event loop, in some 2 ms at most
+SMALL_TEXT_BYTES = (
+    1 << 16
+)  # bytes of a text that is decoded on the event loop, in some 2 ms at most
 TWICE = "a name is given twice in one object, so two readers could use different values"
 _ESCAPE, _U, _D = b"\\ud"
 _LONG = len(rb"\ud800")
@@ -132,7 +134,7 @@ def check_names(body: bytes) -> None:
 
 async def decode_apart(decode: Callable[[bytes], Decoded], body: bytes) -> Decoded:
     """Decode a body; a large one in a thread, so that the event loop serves others meanwhile."""
-    if len(body) <= SMALL:
+    if len(body) <= SMALL_TEXT_BYTES:
         return decode(body)
     return await asyncio.get_running_loop().run_in_executor(_threads, decode, body)
 

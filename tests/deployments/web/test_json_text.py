@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.web import SMALL, check_names, decode_apart, json_text
+from deployments.web import SMALL_TEXT_BYTES, check_names, decode_apart, json_text
 from deployments.web.json_text import count_names, outline, without_half_pairs
 from ensemble.errors import MalformedJson
 
@@ -113,5 +113,5 @@ def test_a_large_body_is_decoded_beside_the_event_loop_and_a_small_one_on_it() -
     async def decoded_by(size: int) -> int:
         return await decode_apart(lambda _: threading.get_ident(), b"x" * size)
 
-    assert asyncio.run(decoded_by(SMALL)) == threading.get_ident()
-    assert asyncio.run(decoded_by(SMALL + 1)) != threading.get_ident()
+    assert asyncio.run(decoded_by(SMALL_TEXT_BYTES)) == threading.get_ident()
+    assert asyncio.run(decoded_by(SMALL_TEXT_BYTES + 1)) != threading.get_ident()

@@ -8,8 +8,8 @@ for a time too far ahead or behind, as of a sensor with a wrong clock or of old 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 __all__ = ["LONGEST_TIME", "PlausibleTimes", "cut_time", "seconds_since_1970"]
 
@@ -18,8 +18,7 @@ LONGEST_TIME = 64  # characters; ISO 8601 with microseconds and a zone has 32
 SKEWED, INVALID = ("skewed",), ("time_invalid",)  # flags of an event
 
 
-@dataclass(frozen=True, slots=True)
-class PlausibleTimes:
+class PlausibleTimes(NamedTuple):
     """The times that an event which arrives now may have.
 
     Attributes:

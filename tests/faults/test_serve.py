@@ -19,6 +19,7 @@ from deployments.scoring import wire
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import LocalEnsemble
+from ensemble.verdicts import by_row
 from tests.support.asgi_clients import Event
 from tests.support.running_service import Service
 from tests.support.slots import resolver_of
@@ -172,7 +173,8 @@ def test_64_callers_at_once_get_the_scores_of_the_ensemble_in_one_process(
         batch = wire.admit(kind, [wire.parse_event(json.dumps(event).encode()) for event in some])[
             0
         ]
-        expected |= dict(zip(batch.ids, ensemble.score(batch).score.tolist(), strict=True))
+        scores = by_row(ensemble.score_groups(batch), lambda group: group.score)
+        expected |= dict(zip(batch.ids, scores.tolist(), strict=True))
     client.post("/v1/score/batch", json={"events": events})  # warms up every layer
 
     with ThreadPoolExecutor(64) as callers:

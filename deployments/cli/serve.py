@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +17,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import psutil
 import typer
 import yaml
 
 from deployments.cli import console
 from deployments.cli.errors import CommandFailed
+from deployments.cli.shutdown import has_ended, shut_down
+from deployments.cli.start_checks import (
+    require_free_port,
+    require_own_state,
+    require_safe_binding,
+)
 from deployments.config import Settings, deep_merge, read_settings
-from deployments.host import drain_proxy, is_loopback, lock_state, prepare_environment
+from deployments.host import RAY, logs_of, make_run_folder, prepare_environment, ray_head
 from deployments.web import list_keys
 from ensemble.errors import ArtifactError
 
@@ -33,12 +38,8 @@ __all__ = ["read_arguments", "serve"]
 
 logger = logging.getLogger(__name__)
 READY_WITHIN_S = 120.0
-STOP_WITHIN_S = 45.0
 POLL_EVERY_S = 0.25
 KEYLESS_IN_10S = 500  # requests of one address without a key, where keys are required
-# for calls in flight; Serve starts a new front proxy after three failed checks, 2 s apart
-FINISH_WITHIN_S = 4.0
-SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # Ray writes them there
 # logical CPUs for Ray's scheduler, so that the replicas also start on a single core
 LEAST_CPUS = 2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -111,10 +112,11 @@ def serve(
     # of each application, so that a mistake is reported before Ray starts
     settings, *others_settings = [read_settings(one.args) for one in plan.applications]
     for one in (settings, *others_settings):
-        _require_safe_binding(plan.host, one)
-    _require_free_port(plan.host, plan.port)
-    _require_own_state(settings)
-    _prepare_environment(settings)
+        require_safe_binding(plan.host, one)
+    require_own_state(settings)
+    require_free_port(plan.host, plan.port)  # an earlier run may have had it until now
+    folder = _prepare_environment(settings)
+    logs = logs_of(folder)
     signals: list[int] = []  # not an Event: a signal handler may run while its lock is held
 
     import ray  # Ray reads the environment that was just prepared
@@ -131,7 +133,9 @@ def serve(
         num_cpus=max(LEAST_CPUS, os.cpu_count() or 1),
         log_to_driver=False,
         logging_level=logging.ERROR,
+        _temp_dir=str(folder / RAY),
     )
+    head = ray_head()
 
     def interrupt(number: int, _frame: object) -> None:
         """Stop the service, also where the exception is lost in a callback of Ray."""
@@ -159,26 +163,28 @@ def serve(
             run(scoring, wait=True)
         except RuntimeError:
             raise CommandFailed(
-                f"Ray Serve could not start the application; its logs say why: {SERVE_LOGS}"
+                f"Ray Serve could not start the application; its logs say why: {logs}"
             ) from None
         failed = [application.name for application in others if not _start_other(application, run)]
-        _report_state(plan, started, signals)
+        _report_state(plan, started, signals, logs)
         _report_missing_keys(settings)
-        _report_others(plan, others, failed, signals)
-        while not signals:
-            time.sleep(POLL_EVERY_S)
+        _report_others(plan, others, failed, signals, logs)
+        _wait(signals, head)
     except KeyboardInterrupt:
         console.out.print("axon: stopping")
     finally:
         for number in STOP_SIGNALS:  # a second signal must not leave half of Ray running
             signal.signal(number, signal.SIG_IGN)
-        # Ray cannot shut down in order when its own processes died first
-        last_resort = threading.Timer(STOP_WITHIN_S, os._exit, (1,))
-        last_resort.daemon = True
-        last_resort.start()
-        drain_proxy(FINISH_WITHIN_S)
-        ray_serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
-        ray.shutdown()
+        shut_down(folder, head, code=0 if signals else 1)
+
+
+def _wait(signals: Sequence[int], head: Sequence[psutil.Process]) -> None:
+    """Wait for a signal, or for the death of Ray's head, which a service manager can repair."""
+    while not signals:
+        if has_ended(head):
+            console.err.print("axon: a process of Ray's head died, so the service ends")
+            return
+        time.sleep(POLL_EVERY_S)
 
 
 def read_arguments(config: Path) -> Mapping[str, Any]:
@@ -227,45 +233,16 @@ def _plan(config: Path, host: str | None, port: int | None, auth: str | None) ->
         ) from None
 
 
-def _require_safe_binding(host: str, settings: Settings) -> None:
-    """Refuse to start a service without keys on an address that other machines can reach."""
-    if settings.auth.mode == "off" and not is_loopback(host):
-        raise CommandFailed(
-            f"--auth off is refused on {host}: without keys every machine could use the service. "
-            "Leave it out and create keys: axon keys create"
-        )
-
-
-def _require_free_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            raise CommandFailed(
-                f"port {port} of {host} is taken; choose another: axon serve --port {port + 1}"
-            ) from None
-
-
-def _prepare_environment(settings: Settings) -> None:
-    """Set what Ray and the front proxy read at their start."""
+def _prepare_environment(settings: Settings) -> Path:
+    """Set what Ray and the front proxy read at their start; return the folder of this run."""
     try:
-        prepare_environment()
+        folder = make_run_folder(settings.state)
+        prepare_environment(folder)
     except OSError as problem:
         raise CommandFailed(str(problem)) from None
     if settings.auth.mode != "off":  # without keys every request is one without a key
         os.environ.setdefault("AXON_KEYLESS_IN_10S", str(KEYLESS_IN_10S))
-
-
-def _require_own_state(settings: Settings) -> None:
-    """Refuse to start a second service on one state folder."""
-    try:
-        lock_state(settings.state)  # until this process ends
-    except BlockingIOError:
-        raise CommandFailed(
-            f"another axon serve uses {settings.state}; stop it, or name another state folder: "
-            "AXON_STATE=FOLDER axon serve"
-        ) from None
+    return folder
 
 
 def _start_other(application: _Application, run: Callable[..., None]) -> bool:
@@ -281,7 +258,7 @@ def _start_other(application: _Application, run: Callable[..., None]) -> bool:
     return True
 
 
-def _report_state(plan: _Plan, started: float, signals: Sequence[int]) -> None:
+def _report_state(plan: _Plan, started: float, signals: Sequence[int], logs: Path) -> None:
     """Wait until every layer has reported its status, then print the state of the ensemble."""
     url = f"http://{plan.host}:{plan.port}"
     health: dict[str, Any] = {}
@@ -298,7 +275,7 @@ def _report_state(plan: _Plan, started: float, signals: Sequence[int]) -> None:
         time.sleep(POLL_EVERY_S)
     if not health:
         console.out.print(
-            f"axon: no answer from {url} after {READY_WITHIN_S:.0f} s; see the logs: {SERVE_LOGS}"
+            f"axon: no answer from {url} after {READY_WITHIN_S:.0f} s; see the logs: {logs}"
         )
         return
     console.out.print(
@@ -334,6 +311,7 @@ def _report_others(
     others: Sequence[_Application],
     failed: Sequence[str],
     signals: Sequence[int],
+    logs: Path,
 ) -> None:
     """Wait until the other applications run or have failed, then report each."""
     from ray import serve as ray_serve
@@ -357,5 +335,5 @@ def _report_others(
             console.out.print(f"axon: {url}  (contract: {url}/openapi.json)")
         else:
             console.out.print(
-                f"axon: {application.name} does not run, scoring does; see the logs: {SERVE_LOGS}"
+                f"axon: {application.name} does not run, scoring does; see the logs: {logs}"
             )

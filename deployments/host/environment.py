@@ -10,8 +10,8 @@ import atexit
 import importlib.util
 import ipaddress
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 from deployments.host.ports import own_ports
@@ -24,6 +24,8 @@ _OWN_PORTS = (
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
     "RAY_SERVE_HAPROXY_STATS_PORT",
     "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "DASHBOARD_METRIC_PORT",
+    "AUTOSCALER_METRIC_PORT",
 )
 _WRAPPER = Path(__file__).with_name("haproxy_loopback.sh")
 # The wrapper inserts the limits of Axon after this line of the configuration that Serve writes.
@@ -32,6 +34,10 @@ _DEFAULTS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # one event loop a replica, gRPC between replicas
     # the fast path would hold 1,000 log lines back until an error comes
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    # Ray then takes 127.0.0.1 for the address of this machine, and its servers listen there alone.
+    # (Ray made the variable for macOS and Windows, where "0" is the default.)
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",  # a caller of a Ray port needs the token of this run
     "RAY_worker_niceness": "0",  # with Ray's 15, a service yields to every other process
     # a replica on the CPU gets no GPU by scheduling, not by a variable
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -47,8 +53,11 @@ _DEFAULTS = {
 }
 
 
-def prepare_environment() -> None:
-    """Set the variables that are not set yet: the fast path, loopback, a private HAProxy.
+def prepare_environment(folder: Path) -> None:
+    """Set the variables that are not set yet: the fast path, loopback, a private Ray and HAProxy.
+
+    Args:
+        folder: of this run alone, readable by its user only; for a token, settings and sockets.
 
     Raises:
         OSError: there are no free ports (`own_ports`), or this version of Ray Serve has no place
@@ -56,6 +65,7 @@ def prepare_environment() -> None:
     """
     for variable, value in _DEFAULTS.items():
         os.environ.setdefault(variable, value)
+    _set_token(folder)
     owner, ports = own_ports()
     atexit.register(owner.close)
     for variable, port in zip(_OWN_PORTS, ports, strict=False):
@@ -73,9 +83,7 @@ def prepare_environment() -> None:
     _require_frontend()
     os.environ["AXON_HAPROXY_BINARY"] = binary
     os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_WRAPPER)
-    # 0700; the default folder is shared by all users of the machine
-    folder = Path(tempfile.mkdtemp(prefix="axon-haproxy-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # the default folder is shared by all users of the machine
     for variable, name in {
         "CONFIG_FILE_LOC": "haproxy.cfg",
         "SOCKET_PATH": "admin.sock",
@@ -104,6 +112,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _set_token(folder: Path) -> None:
+    """Give Ray a token of this run, unless the operator chose one, or Ray without tokens.
+
+    Ray's default is one token in the home folder, for all services of a user.
+    """
+    if "RAY_AUTH_TOKEN" in os.environ or os.environ["RAY_AUTH_MODE"] != "token":
+        return
+    token = folder / "ray_token"
+    if os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token)) == str(token):
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
 
 
 def _haproxy_binary() -> str:

@@ -235,7 +235,7 @@ def test_the_settings_of_haproxy_are_readable_by_their_owner_only(service: Servi
             if "haproxy" in process.name() and "-f" in command:
                 config = Path(command[command.index("-f") + 1])
                 private = next(
-                    parent for parent in config.parents if parent.name.startswith("axon-haproxy-")
+                    parent for parent in config.parents if parent.name.startswith("axon-run-")
                 )
                 assert private.stat().st_mode & 0o077 == 0
                 return

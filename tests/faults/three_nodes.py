@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from deployments.host.environment import prepare_environment
+from deployments.host import make_run_folder, prepare_environment
 
 NODES = 3
 CPUS_OF_A_NODE = 2
@@ -23,7 +23,7 @@ def main(config: Path, port: int) -> None:
 
     Only the head node has a front proxy, because all nodes share one address.
     """
-    prepare_environment()
+    prepare_environment(make_run_folder(config.parent / "state"))
     from ray import init, serve  # noqa: PLC0415  # reads the environment that was just prepared
     from ray.cluster_utils import Cluster  # noqa: PLC0415
 

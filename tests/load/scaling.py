@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -37,7 +39,7 @@ EAGER: dict[str, Any] = {
 
 def main() -> int:
     """Run the load; return 0 if the ingress scaled up and every deployment scaled down again."""
-    prepare_environment()
+    prepare_environment(Path(tempfile.mkdtemp(prefix="axon-scaling-")))
     import ray  # noqa: PLC0415  # reads the environment that was just prepared
     from ray import serve  # noqa: PLC0415
 

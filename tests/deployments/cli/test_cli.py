@@ -114,7 +114,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", never)
     monkeypatch.setattr(ray_serve, "start", never)
     monkeypatch.setattr(ray_serve, "shutdown", lambda: None)
-    monkeypatch.setattr("deployments.cli.serve.prepare_environment", lambda: None)
+    monkeypatch.setattr("deployments.cli.serve.prepare_environment", lambda _: None)
     monkeypatch.setattr("deployments.cli.serve.signal.signal", lambda *_: None)
 
 

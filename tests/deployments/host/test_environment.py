@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -31,14 +32,16 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_every_port_that_services_share_by_default_is_in_a_block_of_this_service() -> None:
+def test_every_port_that_services_share_by_default_is_in_a_block_of_this_service(
+    tmp_path: Path,
+) -> None:
     """The front proxy of one service must not reach a replica or a proxy of another one."""
     seen: set[int] = set()
     for _ in range(2):
         for name in (*SHARED, LOWEST, HIGHEST):
             os.environ.pop(name, None)
 
-        prepare_environment()
+        prepare_environment(tmp_path)
 
         first, last = int(os.environ[LOWEST]), int(os.environ[HIGHEST])
         shared = {int(os.environ[name]) for name in SHARED}
@@ -49,15 +52,15 @@ def test_every_port_that_services_share_by_default_is_in_a_block_of_this_service
         seen |= {*shared, first, last}
 
 
-def test_variables_of_the_operator_are_not_changed() -> None:
+def test_variables_of_the_operator_are_not_changed(tmp_path: Path) -> None:
     os.environ |= {LOWEST: "30000", HIGHEST: "30010"}
 
-    prepare_environment()
+    prepare_environment(tmp_path)
 
     assert (os.environ[LOWEST], os.environ[HIGHEST]) == ("30000", "30010")
 
 
-def test_without_a_proxy_of_ours_no_caller_names_its_own_address() -> None:
+def test_without_a_proxy_of_ours_no_caller_names_its_own_address(tmp_path: Path) -> None:
     """I1: by default a server believes the header of any caller on its own machine."""
     seen: list[tuple[str, int]] = []
 
@@ -65,7 +68,7 @@ def test_without_a_proxy_of_ours_no_caller_names_its_own_address() -> None:
         assert scope["type"] == "http"
         seen.append(scope["client"] or ("", 0))
 
-    prepare_environment()
+    prepare_environment(tmp_path)
     server = uvicorn.Config(app, log_config=None)
     server.load()
     request = {

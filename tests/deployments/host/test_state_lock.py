@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.cli.errors import CommandFailed
-from deployments.cli.serve import _require_own_state
+from deployments.cli.start_checks import require_own_state
 from deployments.config.settings import read_settings
 from deployments.host import lock_state
 
@@ -69,7 +69,7 @@ def test_the_operator_reads_which_folder_is_in_use() -> None:
     lock = lock_state(settings.state)
 
     with pytest.raises(CommandFailed, match=r"another axon serve uses .*AXON_STATE"):
-        _require_own_state(settings)
+        require_own_state(settings)
 
     assert lock is not None
     os.close(lock)

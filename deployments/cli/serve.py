@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
-import psutil
 import typer
 import yaml
 
 from deployments.cli import console
 from deployments.cli.errors import CommandFailed
-from deployments.cli.shutdown import has_ended, shut_down
+from deployments.cli.shutdown import Watchdog
 from deployments.cli.start_checks import (
     require_free_port,
     require_own_state,
@@ -135,7 +134,7 @@ def serve(
         logging_level=logging.ERROR,
         _temp_dir=str(folder / RAY),
     )
-    head = ray_head()
+    watchdog = Watchdog(folder, ray_head(), signals)
 
     def interrupt(number: int, _frame: object) -> None:
         """Stop the service, also where the exception is lost in a callback of Ray."""
@@ -169,22 +168,14 @@ def serve(
         _report_state(plan, started, signals, logs)
         _report_missing_keys(settings)
         _report_others(plan, others, failed, signals, logs)
-        _wait(signals, head)
+        while not signals:
+            time.sleep(POLL_EVERY_S)
     except KeyboardInterrupt:
         console.out.print("axon: stopping")
     finally:
         for number in STOP_SIGNALS:  # a second signal must not leave half of Ray running
             signal.signal(number, signal.SIG_IGN)
-        shut_down(folder, head, code=0 if signals else 1)
-
-
-def _wait(signals: Sequence[int], head: Sequence[psutil.Process]) -> None:
-    """Wait for a signal, or for the death of Ray's head, which a service manager can repair."""
-    while not signals:
-        if has_ended(head):
-            console.err.print("axon: a process of Ray's head died, so the service ends")
-            return
-        time.sleep(POLL_EVERY_S)
+        watchdog.shut_down()
 
 
 def read_arguments(config: Path) -> Mapping[str, Any]:

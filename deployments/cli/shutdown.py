@@ -6,6 +6,7 @@ a minute for processes that have ended.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from deployments.cli import console
 from deployments.host import drain_proxy, is_alive, kill_processes
 
-__all__ = ["has_ended", "shut_down"]
+__all__ = ["Watchdog"]
 
 STOP_WITHIN_S = 45.0
 # for calls in flight; Serve starts a new front proxy after three failed checks, 2 s apart
@@ -27,48 +29,53 @@ AFTER_HEAD_S = 3.0
 POLL_EVERY_S = 0.25
 
 
-def has_ended(head: Sequence[psutil.Process]) -> bool:
-    """Whether a process of Ray's head has ended, so that the service cannot go on."""
-    return not all(map(is_alive, head))
+class Watchdog:
+    """Ends the run when Ray's head has died, or when the orderly end takes too long.
 
+    A thread, because calls of Ray and Serve may wait for ever for processes that have died.
 
-def shut_down(folder: Path, head: Sequence[psutil.Process], *, code: int) -> None:
-    """Stop Serve and Ray; no process of the run stays.
-
-    Args:
+    Attributes:
         folder: of the run.
-        head: processes of Ray's head.
-        code: exit code of this process, if Ray cannot be stopped in order.
+        head: processes of Ray's head, without which the service cannot go on.
+        signals: signals that this process has received; the handler adds them.
     """
-    from ray import serve, shutdown
 
-    is_done = threading.Event()
-    threading.Thread(target=_end_late, args=(folder, head, code, is_done), daemon=True).start()
-    drain_proxy(FINISH_WITHIN_S)
-    if has_ended(head):
-        _end(folder, code)
-    serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
-    shutdown()
-    is_done.set()
-    kill_processes(folder)
+    def __init__(
+        self, folder: Path, head: Sequence[psutil.Process], signals: Sequence[int]
+    ) -> None:
+        self.folder, self.head, self.signals = folder, head, signals
+        self._is_done, self._end_by = threading.Event(), math.inf
+        threading.Thread(target=self._watch, daemon=True).start()
 
+    def shut_down(self) -> None:
+        """Stop Serve and Ray; no process of the run stays."""
+        from ray import serve, shutdown
 
-def _end_late(
-    folder: Path, head: Sequence[psutil.Process], code: int, is_done: threading.Event
-) -> None:
-    """End the run if it has not stopped in order by its time, or soon after the end of the head."""
-    by = time.monotonic() + STOP_WITHIN_S
-    while not is_done.wait(POLL_EVERY_S):
-        now = time.monotonic()
-        if now >= by:
-            _end(folder, code)
-        if has_ended(head):
-            by = min(by, now + AFTER_HEAD_S)
+        self._end_by = time.monotonic() + STOP_WITHIN_S
+        drain_proxy(FINISH_WITHIN_S)
+        if not self._has_head():
+            self._end()
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
+        shutdown()
+        self._is_done.set()
+        kill_processes(self.folder)
 
+    def _has_head(self) -> bool:
+        return all(map(is_alive, self.head))
 
-def _end(folder: Path, code: int) -> None:
-    """End every process of the run, this one last: Ray's hooks at an exit would wait for others."""
-    kill_processes(folder)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    def _watch(self) -> None:
+        while not self._is_done.wait(POLL_EVERY_S) and time.monotonic() < self._end_by:
+            if not self._has_head():
+                self._is_done.wait(AFTER_HEAD_S)
+                break
+        if not self._is_done.is_set():
+            self._end()
+
+    def _end(self) -> None:
+        """End every process of the run, this one last; Ray's hooks would wait for the others."""
+        if not self.signals:
+            console.err.print("axon: a process of Ray's head has died, so the service ends")
+        kill_processes(self.folder)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0 if self.signals else 1)

@@ -18,6 +18,8 @@ LOCK = "serve.lock"
 def lock_state(state: Path) -> int | None:
     """Lock a state folder for the life of this process; make the folder if there is none.
 
+    A folder of this user is made private: it has the events, findings and keys of tenants.
+
     Returns:
         The descriptor that holds the lock; None where the folder cannot be written, because two
         services do not harm each other there.
@@ -27,6 +29,8 @@ def lock_state(state: Path) -> int | None:
     """
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if state.stat().st_uid == os.getuid():
+            state.chmod(0o700)
         lock = os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError:
         return None

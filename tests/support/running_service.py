@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class Service:
         log: file with its output.
         replicas_each: replicas of each deployment when the service is complete.
         bodies: of POST /v1/score, flows.
+        command: that started it.
     """
 
     head: subprocess.Popen[bytes]
@@ -77,6 +78,7 @@ class Service:
     log: Path
     replicas_each: int
     bodies: Sequence[bytes]
+    command: Sequence[str]
 
     def settings(self) -> Settings:
         """Make settings with its store, to read its models in this process."""
@@ -189,12 +191,19 @@ class Service:
         """Read what the service has written to its terminal."""
         return self.log.read_text(errors="replace")
 
+    def start_again(self) -> Service:
+        """Start a service that has ended on the same state, models and port, as a supervisor."""
+        head = _launch(self.command, self.state.parent, self.log)
+        return replace(self, head=head)
+
     def end(self) -> None:
         """Kill what is left of the session; `test_drain.py` is about an orderly end."""
         for process in self.processes():
             with suppress(psutil.Error):
                 process.kill()
         self.head.wait(10.0)
+        with suppress(OSError):  # a killed service leaves its folder to its next start
+            shutil.rmtree((self.state / "run").readlink())
 
     def models(self, *bundles: str) -> list[Path]:
         """List the files with model arrays, of bundles whose names start with one of `bundles`."""
@@ -268,21 +277,26 @@ def start_service(
         "auth": {"mode": auth},
     }
     file.write_text(yaml.safe_dump(config))
-    # `axon trust init` makes the key, if a test needs one
-    environment = _environment() | {"AXON_SIGNING_KEY": str(folder / "signing.key")}
     options = ["--config", str(file), "--port", str(port), "--auth", auth]
     serve = ["deployments.cli", "serve", *options]
     command = ["tests.faults.three_nodes", str(file), str(port)] if on_three_nodes else serve
+    command = [sys.executable, "-m", *command]
+    head = _launch(command, folder, log)
+    return Service(head, port, state, shipped, log, replicas, bodies, command)
+
+
+def _launch(command: Sequence[str], folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    # `axon trust init` makes the key, if a test needs one
+    environment = _environment() | {"AXON_SIGNING_KEY": str(folder / "signing.key")}
     with log.open("wb") as output:
-        head = subprocess.Popen(
-            [sys.executable, "-m", *command],
+        return subprocess.Popen(
+            command,
             cwd=ROOT,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Service(head, port, state, shipped, log, replicas, bodies)
 
 
 def kill(process: psutil.Process) -> float:

@@ -58,6 +58,17 @@ def test_a_new_state_folder_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new" / "var" / "serve.lock").stat().st_mode) == 0o600
 
 
+def test_a_state_folder_that_other_users_could_read_becomes_private(tmp_path: Path) -> None:
+    """Older versions left the folder as the operator's umask made it."""
+    tmp_path.chmod(0o755)
+
+    lock = lock_state(tmp_path)
+    assert lock is not None
+    os.close(lock)
+
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
 def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("where the folder should be")
 

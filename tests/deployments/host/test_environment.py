@@ -93,19 +93,19 @@ def test_axon_serve_imports_nothing_that_reads_the_environment_before_it_is_set(
 
 
 def test_a_version_of_serve_without_a_place_for_the_limits_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A start without the limits of the front proxy must not pass in silence."""
     monkeypatch.setattr(environment, "_FRONTEND", "\nfrontend of_another_version\n")
     os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "AXON_HAPROXY_BINARY": "/usr/bin/haproxy"}
 
     with pytest.raises(OSError, match="frontend of_another_version"):
-        prepare_environment()
+        prepare_environment(tmp_path)
 
 
-def test_the_installed_version_of_serve_has_a_place_for_the_limits() -> None:
+def test_the_installed_version_of_serve_has_a_place_for_the_limits(tmp_path: Path) -> None:
     os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "AXON_HAPROXY_BINARY": "/usr/bin/haproxy"}
 
-    prepare_environment()
+    prepare_environment(tmp_path)
 
     assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"].endswith("haproxy_loopback.sh")

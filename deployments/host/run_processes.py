@@ -50,7 +50,7 @@ def ray_head() -> list[psutil.Process]:
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process still runs; one that has ended may still wait for its parent."""
     with suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 

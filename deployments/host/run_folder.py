@@ -26,7 +26,7 @@ __all__ = ["RAY", "end_last_run", "logs_of", "make_run_folder", "sweep_old_runs"
 PREFIX = "axon-run-"
 LINK, LOCK = "run", "run.lock"
 RAY = "ray"  # Ray's folder in that of the run: Ray opens its own for every user
-KEPT_S = 24 * 3600.0  # how long the logs of a run stay that no later start has removed
+RETAINED_S = 24 * 3600.0  # how long the logs of a run stay that no later start has removed
 # Unix sockets have paths of at most 103 bytes on macOS, where the user's own folder is long
 _PARENT = "/tmp" if sys.platform == "darwin" else None  # noqa: S108  # the folder itself is 0700
 
@@ -38,8 +38,8 @@ def make_run_folder(state: Path) -> Path:
         state: gets a link to the folder, if it can be written.
     """
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_PARENT))  # 0700
-    held = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    fcntl.flock(held, fcntl.LOCK_EX)  # until this process ends
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends
     new = state / f"{LINK}.{os.getpid()}"
     with suppress(OSError):
         new.symlink_to(folder)
@@ -77,7 +77,7 @@ def sweep_old_runs() -> None:
     for folder in Path(_PARENT or tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with _taken(folder) as is_taken, suppress(OSError):
             age_s = time.time() - (folder / LOCK).stat().st_mtime
-            if is_taken and age_s > KEPT_S and not processes_of(folder):
+            if is_taken and age_s > RETAINED_S and not processes_of(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -18,7 +18,7 @@ from deployments.cli.errors import CommandFailed
 from deployments.cli.start_checks import require_free_port, require_own_state
 from deployments.config.settings import read_settings
 from deployments.host import end_last_run, make_run_folder, prepare_environment, sweep_old_runs
-from deployments.host.run_folder import KEPT_S
+from deployments.host.run_folder import RETAINED_S
 from tests.support.ports import free_port
 
 MAKE = "import sys; from pathlib import Path; from deployments.host import make_run_folder; "
@@ -131,7 +131,7 @@ def test_only_old_folders_of_ended_runs_are_swept(state: Path, own_temporary_fol
     foreign = own_temporary_folder / "axon-run-notes"
     foreign.mkdir()
     for one in (live, old):
-        then = (one / "run.lock").stat().st_mtime - KEPT_S - 60.0
+        then = (one / "run.lock").stat().st_mtime - RETAINED_S - 60.0
         os.utime(one / "run.lock", (then, then))
 
     sweep_old_runs()

@@ -160,6 +160,11 @@ class LayerScores:
             flags=moved(self.flags),
         )
 
+    def as_last_good(self) -> LayerScores:
+        """Mark live scores as those of a parent's models: proven, but not what is wanted."""
+        is_live = self.status is LayerStatus.LIVE
+        return replace(self, status=LayerStatus.LAST_GOOD) if is_live else self
+
     @classmethod
     def silent(
         cls, layer: str, status: LayerStatus, size: int, reason: str, *, score: float = 0.0

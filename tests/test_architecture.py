@@ -60,7 +60,6 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         (
             "wire",
             "verdict_wire",
-            "micro_batcher",
             "liveness",
             "bulk_gate",
             "named_deadline",
@@ -69,6 +68,7 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
             "examples",
         ),
         ("predict_wire", "retro_spool", "shedding"),
+        ("micro_batcher",),
         ("scoring_metrics", "status_schema"),
         ("guarded_call",),
         ("layer_client", "openapi"),

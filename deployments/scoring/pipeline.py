@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import compress
 from typing import Any
 
@@ -37,10 +36,11 @@ from ensemble.rollout import (
     compared,
 )
 from ensemble.runtime import ReleaseFusion, SlotState
-from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
+from ensemble.verdicts import Verdicts
 
 __all__ = ["TenantPipeline"]
 
+SHARE_TO_WAIT = 0.4  # of its deadline, that a single event may wait for its batch
 STATES_CACHED_S = 1.0  # probes of every node request /health; layers are called once a second
 
 Waiting = tuple[wire.EventRequest, str, float]  # an event, its tenant, and when it arrived
@@ -85,6 +85,8 @@ class TenantPipeline:
                 self._flush(kind, explain=explain),
                 batch_size=settings.ingress.events_per_flush,
                 in_flight=settings.ingress.flushes_in_flight,
+                longest_wait_s=SHARE_TO_WAIT * settings.ingress.deadline_ms / 1000.0,
+                on_refused=metrics.shed,
             )
             for kind in Kind
             for explain in (False, True)
@@ -316,7 +318,7 @@ class TenantPipeline:
             batch, release.name, explain=explain, since=since, within_s=within_s
         )
         if self._is_inherited(release):
-            scores = [_as_last_good(one) for one in scores]
+            scores = [one.as_last_good() for one in scores]
         verdicts = release.fuse(
             batch.kind,
             scores,
@@ -391,10 +393,3 @@ class TenantPipeline:
         }
         log_event(level, "rollout_changed", fields)
         self._metrics.rollout_changed(view)
-
-
-def _as_last_good(scores: LayerScores) -> LayerScores:
-    """Mark scores by a parent's models: proven, but not what the tenant promoted."""
-    if scores.status is LayerStatus.LIVE:
-        return replace(scores, status=LayerStatus.LAST_GOOD)
-    return scores

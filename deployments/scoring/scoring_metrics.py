@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from deployments.observability import Meter, set_state
 from deployments.scoring.retro_spool import RetroCounts
+from ensemble.errors import Overloaded
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.rollout import RolloutView
@@ -64,6 +65,10 @@ class ScoringMetrics:
                     )
         for layer, seconds in elapsed_s.items():
             self.meter.observe("axon_layer_latency_seconds", seconds, layer=layer)
+
+    def shed(self) -> None:
+        """Count a single event that was refused because too many wait."""
+        self.meter.count("axon_requests_refused_total", code=Overloaded.code)
 
     def retried(self, layer: str) -> None:
         """Count a call that was retried because its replica died."""

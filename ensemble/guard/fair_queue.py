@@ -36,6 +36,11 @@ class FairQueue(Generic[Item]):
         """Cost of the items of a tenant."""
         return self._costs.get(tenant, 0)
 
+    def ahead_of(self, tenant: str) -> int:
+        """Cost of the items that would leave before another item of a tenant, about."""
+        tenants = len(self._queues) + (tenant not in self._queues)
+        return min(self.waiting, (self.waiting_of(tenant) + self._quantum) * tenants)
+
     def push(self, tenant: str, cost: int, item: Item) -> None:
         """Add an item behind the others of its tenant."""
         self._queues.setdefault(tenant, deque()).append((cost, item))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from deployments.scoring.micro_batcher import MicroBatcher
+from ensemble.errors import Overloaded
 
 LIMIT_S = 5.0  # a test that hangs fails after this time
 
@@ -211,3 +212,41 @@ async def test_a_tenant_that_sends_much_waits_for_itself() -> None:
         await asyncio.gather(first, *loud, quiet)
 
         assert 100 in counter.batches[1]
+
+
+async def test_an_item_that_would_wait_too_long_is_refused_at_once_and_no_other_tenants() -> None:
+    """P20, P21: the refusal costs no work, and does not wait for the deadline."""
+    async with asyncio.timeout(LIMIT_S):
+        now = [0.0]
+        counter = Counter()
+        refused: list[None] = []
+
+        async def score(items: Sequence[int]) -> Sequence[int]:
+            now[0] += 0.01 * len(items)
+            return await counter.score(items)
+
+        batcher = MicroBatcher(
+            score,
+            batch_size=64,
+            in_flight=1,
+            longest_wait_s=0.3,
+            on_refused=lambda: refused.append(None),
+            clock=lambda: now[0],
+        )
+        await asyncio.gather(*(batcher.submit(item, "loud") for item in range(500)))
+        counter.gate.clear()
+        first = asyncio.create_task(batcher.submit(0, "loud"))
+        await turns()
+
+        loud = [asyncio.create_task(batcher.submit(item, "loud")) for item in range(100)]
+        await turns()
+        late = [task for task in loud if task.done()]
+        quiet = asyncio.create_task(batcher.submit(1, "quiet"))
+        await turns()
+
+        assert 20 <= len(loud) - len(late) <= 40  # a third of a second, at 10 ms each
+        assert all(isinstance(task.exception(), Overloaded) for task in late)
+        assert len(refused) == len(late)
+        assert not quiet.done()
+        counter.gate.set()
+        await asyncio.gather(first, quiet, *(task for task in loud if task not in late))

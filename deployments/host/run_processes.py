@@ -16,7 +16,8 @@ import psutil
 __all__ = ["is_alive", "kill_processes", "processes_of", "ray_head"]
 
 HEAD = ("gcs_server", "raylet")
-PROGRAMS = ("haproxy", *HEAD, "python", "ray::")
+TITLED = ("ray::", "ray-dashboard-")  # a title in place of the command line
+PROGRAMS = ("haproxy", *HEAD, "python", *TITLED)
 ENDED_WITHIN_S = 5.0
 
 
@@ -64,7 +65,6 @@ def _is_of(process: psutil.Process, folder: str) -> bool:
         return any(word.startswith(folder) for word in words)
     if any(word.startswith("--") and f"={folder}" in word for word in words):
         return True
-    # a worker of Ray has a title in place of its command line
-    return name.startswith("ray::") and any(
+    return name.startswith(TITLED) and any(
         file.path.startswith(folder) for file in process.open_files()
     )

@@ -28,8 +28,8 @@ __all__ = ["Tarpit", "TokenBuckets"]
 SPREAD = 0.5
 # in requests: a caller that waited as long as it was told is not refused for a rounding error
 ROUNDING = 1e-6
-# of the 1,000 requests that an ingress replica holds: the rest stays free for other callers
-TARPITTED_AT_ONCE = 256
+# of the 128 requests that the front proxy lets to an ingress replica: the rest is for other callers
+TARPITTED_AT_ONCE = 32
 FEW = 1024  # buckets that are never swept: they take a hundred kilobytes
 
 

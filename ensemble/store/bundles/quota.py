@@ -52,7 +52,9 @@ def check_quota(
     versions = len(serials_in(store.state, bundle_parts(tenant, model)))
     if versions >= quota.versions_per_model:
         raise QuotaExceeded(f"versions of {model}", quota.versions_per_model)
-    if not versions and len(models_in_state(store, tenant)) >= quota.models_per_tenant:
+    # another publisher may have placed the first version of this model since
+    others = set() if versions else {*models_in_state(store, tenant)} - {model}
+    if len(others) >= quota.models_per_tenant:
         raise QuotaExceeded(f"models of tenant {tenant}", quota.models_per_tenant)
     if _stored_bytes(store, tenant) + size_bytes > quota.bytes_per_tenant:
         raise QuotaExceeded(f"bytes of models of tenant {tenant}", quota.bytes_per_tenant)

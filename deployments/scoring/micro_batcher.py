@@ -86,8 +86,9 @@ class MicroBatcher(Generic[Item, Result]):
         began = self._clock()
         try:
             results = await self._score([item for item, _ in batch])
-            if len(batch) >= LARGE:  # the time of a small one is not that of its items
-                item_s = (self._clock() - began) / (len(batch) * self._in_flight)
+            item_s = (self._clock() - began) / (len(batch) * self._in_flight)
+            # a small one takes more for an item, so it only shows that the average is too high
+            if len(batch) >= LARGE or item_s < self._item_s:
                 self._item_s += LATEST * (item_s - self._item_s)
             scored = list(zip(batch, results, strict=True))
         # not swallowed: every caller of this batch gets the error

@@ -197,7 +197,8 @@ class CanaryRollout:
         self._flips += comparison.flips
         for tenant, (events, flips) in comparison.tenants.items():
             before = self._by_tenant.get(tenant, (0, 0))
-            self._by_tenant[tenant] = before[0] + events, before[1] + flips
+            if events:
+                self._by_tenant[tenant] = before[0] + events, before[1] + flips
         self._calls += comparison.calls
         self._silent_new += comparison.silent_new
         self._silent_old += comparison.silent_old

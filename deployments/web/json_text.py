@@ -34,15 +34,12 @@ MOST_VALUES = 256  # allowed for each event of a batch: three times as many as a
 # always allowed: a caller that sends a few values too many gets the specific error of the decoder
 FEWEST_VALUES = 1024
 PIECE = 1 << 18  # bytes at a time
-SMALL_TEXT_BYTES = (
-    1 << 16
-)  # bytes of a text that is decoded on the event loop, in some 2 ms at most
+SMALL_TEXT_BYTES = 1 << 16  # of a text that is decoded on the event loop, in some 2 ms at most
 TWICE = "a name is given twice in one object, so two readers could use different values"
 _ESCAPE, _U, _D = b"\\ud"
 _LONG = len(rb"\ud800")
 _CASE = 0x20  # the bit by which a letter in lower case differs
 _HEX = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdefABCDEF", np.uint8))
-
 
 Decoded = TypeVar("Decoded")
 # one thread: decoding holds the interpreter, so that more threads would only need more memory

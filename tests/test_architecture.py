@@ -71,7 +71,7 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("micro_batcher",),
         ("scoring_metrics", "status_schema"),
         ("guarded_call",),
-        ("layer_client", "openapi"),
+        ("layer_client", "openapi", "release_evaluation"),
         ("layer_switches", "status"),
         ("pipeline",),
         ("release_watcher",),

@@ -30,7 +30,7 @@ from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.metrics_page import TextMeter, metrics_routes
 from deployments.scoring.monitor import Monitor
-from deployments.scoring.named_deadline import DEADLINE, named_deadline_s
+from deployments.scoring.named_deadline import DEADLINE, deadline_of
 from deployments.scoring.openapi import document
 from deployments.scoring.operator_routes import OperatorRoutes
 from deployments.scoring.predict import CLASSIFIER, Predictor, PredictRoutes
@@ -105,8 +105,9 @@ class IngressApp:
         disabled, every_s = self._settings.controls.disabled, self._settings.controls.look_every_s
         self._switches = LayerSwitches(self._layers, state, frozenset(disabled), self._meter)
         self._spool = RetroSpool(self._settings.retro, state / "retro")
+        self._bulk = BulkGate(limits, self._meter)
         self._pipelines = TenantPipelines(
-            self._settings, tenants, self._layers, self._switches, self._spool, metrics
+            self._settings, tenants, self._layers, self._bulk, self._switches, self._spool, metrics
         )
         self._rescorer = RetroRescorer(self._spool, self._pipelines)
         self._monitor = Monitor(
@@ -115,7 +116,6 @@ class IngressApp:
         self._operator_routes = OperatorRoutes(
             handles, self._pipelines, self._switches, self._spool, self._settings
         )
-        self._bulk = BulkGate(limits, self._meter)
         self._predictor = Predictor(handles.get(CLASSIFIER), limits, self._meter)
         self._predict_routes = PredictRoutes(
             self._predictor, self._pipelines, self._authenticator, self._bulk, limits
@@ -196,10 +196,8 @@ class IngressApp:
     async def _score_one(self, request: Request) -> Response:
         explain, tenant = _is_explained(request), caller_of(request.scope).tenant
         body = await self._body(request)
-        within_s = named_deadline_s(request.scope["headers"])
-        verdict = await score_body(
-            self._pipelines, tenant, body, explain=explain, within_s=within_s
-        )
+        headers = request.scope["headers"]
+        verdict = await score_body(self._pipelines, tenant, body, headers, explain=explain)
         return Response(verdict, media_type=JSON)
 
     async def _score_batch(self, request: Request) -> Response:
@@ -212,18 +210,16 @@ class IngressApp:
         results: list[Any] = [
             _row_error(*event) if isinstance(event, tuple) else None for event in parsed
         ]
-
         default_s = self._settings.ingress.batch_deadline_ms / 1000.0
-        within_s = named_deadline_s(request.scope["headers"]) or default_s
-        until = since + within_s
-        self._bulk.admit(caller.tenant, len(parsed), until)
+        deadline = deadline_of(request.scope["headers"], since=since, default_s=default_s)
+        self._bulk.admit(caller.tenant, len(parsed), deadline.ends)
 
         async def score_part(kind: Kind, places: Sequence[int]) -> None:
             events: list[Any] = [parsed[place] for place in places]
             tenants = [caller.tenant] * len(events)
-            async with self._bulk.place(caller.tenant, len(events), until):
+            async with self._bulk.place(caller.tenant, len(events), deadline.ends):
                 verdicts = await pipeline.score_events(
-                    kind, events, tenants, explain=explain, since=since, within_s=within_s
+                    kind, events, tenants, deadline, explain=explain
                 )
             for place, event, verdict in zip(places, events, verdicts, strict=True):
                 results[place] = (

@@ -14,7 +14,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from deployments.scoring import wire
-from deployments.scoring.named_deadline import named_deadline_s
+from deployments.scoring.named_deadline import deadline_of
 from deployments.scoring.tenants import TenantPipelines
 from deployments.web import (
     JSON,
@@ -39,21 +39,26 @@ async def score_body(
     pipelines: TenantPipelines,
     tenant: str,
     body: bytes,
+    headers: list[tuple[bytes, bytes]],
     *,
     explain: bool,
-    within_s: float | None = None,
 ) -> bytes:
     """Score the event in `body`, and return the body of the response.
+
+    Args:
+        pipelines: score the event.
+        tenant: of the caller.
+        body: the event.
+        headers: of the request; they may name a deadline.
+        explain: also return what moved the layers.
 
     Raises:
         EventError: the body is not an event, the event is not admitted, or every layer was late.
     """
-    since = time.monotonic()
+    deadline = deadline_of(headers, since=time.monotonic(), default_s=pipelines.deadline_s)
     event = await decode_apart(wire.parse_event, body)
     pipeline = await pipelines.for_tenant(tenant)
-    return encode(
-        await pipeline.submit(event, tenant, explain=explain, since=since, within_s=within_s)
-    )
+    return encode(await pipeline.submit(event, tenant, deadline, explain=explain))
 
 
 class FastPathApp(AuthenticatedApp):
@@ -89,9 +94,9 @@ class FastPathApp(AuthenticatedApp):
             return
         try:
             body = await read_json(scope["headers"], receive, self._limit_bytes)
-            within_s = named_deadline_s(scope["headers"])
+            tenant = caller_of(scope).tenant
             verdict = await score_body(
-                self._pipelines, caller_of(scope).tenant, body, explain=False, within_s=within_s
+                self._pipelines, tenant, body, scope["headers"], explain=False
             )
         except Exception as error:
             response = await exception_response(Request(scope, receive), error)

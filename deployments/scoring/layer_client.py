@@ -30,8 +30,6 @@ from ensemble.verdicts import LayerScores, LayerStatus
 __all__ = ["DISABLED", "BreakerView", "LayerClient"]
 
 Response = TypeVar("Response")
-# the least time of a batch whose events waited: promise P18 allows the deadline + 10 %
-MIN_SHARE_OF_DEADLINE = 0.1
 NOT_OF_THIS_KIND = "has no opinion on events of this kind"
 DISABLED = "disabled by an operator"
 # one empty event of each kind, for the trial of a layer without traffic
@@ -59,12 +57,13 @@ class LayerClient:
 
     Args:
         handles: layer -> handle of its deployment.
-        deadline_s: seconds from the arrival of an event to its layer scores.
+        deadline_s: see the attribute.
         guard: settings of the guards.
         metrics: counts.
-        clock: seconds that only rise; the one of `since`.
+        clock: seconds that only rise; the one of deadlines.
 
     Attributes:
+        deadline_s: seconds from the arrival of a single event to its layer scores, by default.
         disabled: layers that are not called, because an operator disabled them.
     """
 
@@ -77,7 +76,7 @@ class LayerClient:
         metrics: ScoringMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._deadline_s, self.clock = deadline_s, clock
+        self.deadline_s, self.clock = deadline_s, clock
         self._states = {layer: handle.state.remote for layer, handle in handles.items()}
         self._guarded = {
             layer: GuardedLayer(layer, handle, guard, clock=clock, metrics=metrics)
@@ -113,25 +112,22 @@ class LayerClient:
         self,
         batch: EventBatch,
         release: str,
+        deadline: Deadline,
         *,
         explain: bool,
-        since: float,
-        within_s: float | None = None,
     ) -> tuple[list[LayerScores], Mapping[str, float]]:
         """Score a batch with each layer's models of `release`.
 
         Args:
             batch: n events.
             release: name of a release, or `ANY_RELEASE`.
+            deadline: of the oldest of them.
             explain: also return what moved each layer.
-            since: when the oldest of them arrived, by the clock.
-            within_s: another deadline than that of single events, seconds.
 
         Returns:
             The scores or the abstention of each layer, in order; and layer -> seconds from the
             call to its end, for the calls that ended.
         """
-        deadline = self._deadline(since, within_s or self._deadline_s)
         started = {
             layer: self._start(layer, guarded, batch, release, explain=explain)
             for layer, guarded in self._guarded.items()
@@ -156,25 +152,21 @@ class LayerClient:
         self,
         layer: str,
         request: Callable[[], Awaitable[Response]],
-        *,
-        since: float,
-        within_s: float | None = None,
+        deadline: Deadline,
     ) -> Response:
         """Call a method other than `score` of one layer, under the same guard and deadline.
 
         Args:
             layer: its name.
             request: sends the call.
-            since: when the oldest event of the request arrived.
-            within_s: another deadline than that of single events, seconds.
+            deadline: of the oldest event of the request.
 
         Raises:
             LayerError: there is no response; the code says why.
         """
         if layer in self.disabled:
             raise LayerDisabled(layer)
-        left_s = self._deadline(since, within_s or self._deadline_s).left_s(self.clock())
-        return await self._guarded[layer].call(request, within_s=left_s)
+        return await self._guarded[layer].call(request, within_s=deadline.left_s(self.clock()))
 
     async def states(self, wanted: str) -> dict[str, tuple[SlotState, str]]:
         """The state and device of each layer that responds in time.
@@ -186,7 +178,7 @@ class LayerClient:
             for layer, state in self._states.items()
         }
         try:
-            await asyncio.wait(calls.values(), timeout=self._deadline_s)
+            await asyncio.wait(calls.values(), timeout=self.deadline_s)
             ended = {
                 layer: call for layer, call in calls.items() if call.done() and not call.cancelled()
             }
@@ -196,10 +188,6 @@ class LayerClient:
         finally:
             for call in calls.values():  # also if the probe that waits left
                 call.cancel()
-
-    @staticmethod
-    def _deadline(since: float, within_s: float) -> Deadline:
-        return Deadline(since, within_s, MIN_SHARE_OF_DEADLINE * within_s)
 
     def _start(
         self, layer: str, guarded: GuardedLayer, batch: EventBatch, release: str, *, explain: bool

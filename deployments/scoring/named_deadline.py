@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from deployments.web import header_parameter
 from ensemble.errors import MalformedEvent
+from ensemble.guard import Deadline
 
-__all__ = ["DEADLINE", "named_deadline_s"]
+__all__ = ["DEADLINE", "deadline_of"]
 
 HEADER = "X-Axon-Deadline-Ms"
 _NAME = HEADER.lower().encode()
@@ -18,17 +19,22 @@ DEADLINE = header_parameter(
 )
 
 
-def named_deadline_s(headers: list[tuple[bytes, bytes]]) -> float | None:
-    """The deadline that a request names, seconds; None if it names none.
+def deadline_of(headers: list[tuple[bytes, bytes]], *, since: float, default_s: float) -> Deadline:
+    """The deadline of a request: the one that it names, or the default.
+
+    Args:
+        headers: of the request.
+        since: when it arrived (monotonic seconds).
+        default_s: seconds from then on, if it names none.
 
     Raises:
         MalformedEvent: it is not a whole number in the range, or named twice.
     """
     texts = [value for name, value in headers if name == _NAME]
     if not texts:
-        return None
+        return Deadline(since, default_s)
     text = texts[0]
     is_number = len(texts) == 1 and text.isdigit() and len(text) <= len("60000")
     if not is_number or not SHORTEST_MS <= int(text) <= LONGEST_MS:
         raise MalformedEvent(HEADER, f"must be one number from {SHORTEST_MS} to {LONGEST_MS:,}")
-    return int(text) / 1000.0
+    return Deadline(since, int(text) / 1000.0)

@@ -183,7 +183,7 @@ class OperatorRoutes:
             wanted=pointer.wanted,
             pointer=pointer.pointer,
             problem=None if error is None else problem(error.code, error.cause),
-            challenger=pipeline.agreement,
+            challenger=pipeline.evaluation.agreement,
             retro=self._spool.counts(),
             uptime_s=round(time.monotonic() - self._started, 1),
             deadline_ms=limits.deadline_ms,

@@ -23,7 +23,7 @@ from deployments.scoring import verdict_wire, wire
 from deployments.scoring.bulk_gate import BulkGate, gather_all
 from deployments.scoring.examples import ATTACK, BENIGN, PREDICTION
 from deployments.scoring.micro_batcher import MicroBatcher
-from deployments.scoring.named_deadline import DEADLINE, named_deadline_s
+from deployments.scoring.named_deadline import DEADLINE, deadline_of
 from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.predict_wire import (
     DEFAULT_MODEL,
@@ -54,6 +54,7 @@ from deployments.web import (
 )
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
 from ensemble.events import EventBatch, Kind
+from ensemble.guard import Deadline
 from ensemble.runtime import KNOWN_MODELS, Classification
 
 __all__ = ["CLASSIFIER", "PredictRoutes", "Predictor"]
@@ -109,7 +110,7 @@ class Predictor:
         self._settings, self._meter, self._now = settings, meter, now
 
     async def predict(
-        self, pipeline: TenantPipeline, flow: wire.Features, model: str, *, since: float
+        self, pipeline: TenantPipeline, flow: wire.Features, model: str, since: float
     ) -> Prediction:
         """Predict the attack family of one flow, in a batch with other waiting flows.
 
@@ -140,9 +141,7 @@ class Predictor:
         pipeline: TenantPipeline,
         flows: Sequence[wire.Features],
         model: str,
-        *,
-        since: float,
-        within_s: float | None = None,
+        deadline: Deadline,
     ) -> list[Outcome]:
         """Predict several flows, in order; an invalid flow gets an error at its position.
 
@@ -150,8 +149,7 @@ class Predictor:
             pipeline: pipeline of the caller's tenant.
             flows: parsed features.
             model: name of the model.
-            since: when the oldest of them arrived (monotonic seconds).
-            within_s: another deadline than that of single events, seconds.
+            deadline: of the oldest of them.
 
         Raises:
             EventError: the model is unknown.
@@ -165,7 +163,7 @@ class Predictor:
         if places:
             pipeline.in_flight += 1  # rescoring waits for requests in flight
             try:
-                predicted = await self._predict(pipeline, batch, model, since, within_s)
+                predicted = await self._predict(pipeline, batch, model, deadline)
             finally:
                 pipeline.in_flight -= 1
             for place, outcome in zip(places, predicted, strict=True):
@@ -176,9 +174,8 @@ class Predictor:
         self, pipeline: TenantPipeline, model: str
     ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[Outcome]]]:
         async def predict(waiting: Sequence[Waiting]) -> Sequence[Outcome]:
-            return await self.predict_all(
-                pipeline, [flow for flow, _ in waiting], model, since=waiting[0][1]
-            )
+            deadline = Deadline(min(since for _, since in waiting), pipeline.layers.deadline_s)
+            return await self.predict_all(pipeline, [flow for flow, _ in waiting], model, deadline)
 
         return predict
 
@@ -187,8 +184,7 @@ class Predictor:
         pipeline: TenantPipeline,
         batch: EventBatch,
         model: str,
-        since: float,
-        within_s: float | None,
+        deadline: Deadline,
     ) -> list[Outcome]:
         classify, release = self._classify, pipeline.release.name
         if classify is None:
@@ -201,7 +197,7 @@ class Predictor:
             return classified
 
         began = time.monotonic()
-        classified = await pipeline.layers.call(CLASSIFIER, request, since=since, within_s=within_s)
+        classified = await pipeline.layers.call(CLASSIFIER, request, deadline)
         elapsed_s = time.monotonic() - began
         if classified.absence is not None:
             raise classified.absence
@@ -279,7 +275,7 @@ class PredictRoutes:
         since = time.monotonic()
         flow, model = await decode_apart(parse_flow, await self._body(request))
         pipeline = await self._pipelines.for_tenant(caller_of(request.scope).tenant)
-        return _response(request, await self._predictor.predict(pipeline, flow, model, since=since))
+        return _response(request, await self._predictor.predict(pipeline, flow, model, since))
 
     async def _predict_batch(self, request: Request) -> Response:
         since = time.monotonic()
@@ -291,16 +287,14 @@ class PredictRoutes:
         _check_known(model)
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
         default_s = self._settings.batch_deadline_ms / 1000.0
-        within_s = named_deadline_s(request.scope["headers"]) or default_s
-        until, size = since + within_s, self._bulk.part_events
-        self._bulk.admit(caller.tenant, len(flows), until)
+        deadline = deadline_of(request.scope["headers"], since=since, default_s=default_s)
+        size = self._bulk.part_events
+        self._bulk.admit(caller.tenant, len(flows), deadline.ends)
 
         async def predict_part(start: int) -> list[Outcome]:
             part = flows[start : start + size]
-            async with self._bulk.place(caller.tenant, len(part), until):
-                return await self._predictor.predict_all(
-                    pipeline, part, model, since=since, within_s=within_s
-                )
+            async with self._bulk.place(caller.tenant, len(part), deadline.ends):
+                return await self._predictor.predict_all(pipeline, part, model, deadline)
 
         parts = await gather_all(predict_part(start) for start in range(0, len(flows), size))
         outcomes = chain.from_iterable(parts)

@@ -143,7 +143,7 @@ class ReleaseWatcher:
         is_loaded = challenger is not None and self._have_tried(
             challenger, await self._request_states(challenger.name)
         )
-        self._pipeline.set_challenger(challenger if is_loaded else None)
+        self._pipeline.evaluation.set_challenger(challenger if is_loaded else None)
 
     def _set_problem(self, problem: LoadFailure | None) -> None:
         """Log what is wrong with pointer, release or fusion, once and on change."""

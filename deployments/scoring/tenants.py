@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from deployments.config import Settings, Tenants, TrustedStore
+from deployments.scoring.bulk_gate import BulkGate
 from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.pipeline import TenantPipeline
@@ -39,6 +40,7 @@ class TenantPipelines:
         settings: of the pipelines, and how many may be open at once.
         tenants: resolves the serving tenant.
         layers: all layers, under their guards.
+        bulk: gate of the single events with a deadline of their own.
         switches: the rollback marks of all ingress replicas.
         spool: is offered every scored event.
         metrics: counts.
@@ -53,6 +55,7 @@ class TenantPipelines:
         settings: Settings,
         tenants: Tenants,
         layers: LayerClient,
+        bulk: BulkGate,
         switches: LayerSwitches,
         spool: RetroSpool,
         metrics: ScoringMetrics,
@@ -60,7 +63,8 @@ class TenantPipelines:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._tenants, self._clock = settings, tenants, clock
-        self._layers, self._switches, self._spool, self._metrics = layers, switches, spool, metrics
+        self._layers, self._bulk, self._switches = layers, bulk, switches
+        self._spool, self._metrics = spool, metrics
         self._pipelines: OrderedDict[Tenant, TenantPipeline] = OrderedDict()  # by last use
         self.watchers: dict[Tenant, ReleaseWatcher] = {}
         self._lineages: dict[Tenant, tuple[Tenant, ...]] = {}  # of the open pipelines
@@ -77,6 +81,11 @@ class TenantPipelines:
             raise RuntimeError("the pipelines are not started")
         lineage, _ = self._serving[self._tenants.generic]
         return self._pipelines.get(lineage[0], self._first)
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds from the arrival of a single event to its layer scores, by default."""
+        return self._layers.deadline_s
 
     @property
     def is_ready(self) -> bool:
@@ -165,7 +174,7 @@ class TenantPipelines:
         """
         tenant = lineage[0]
         pipeline = self._pipelines[tenant] = TenantPipeline(
-            tenant, self._layers, self._spool, self._metrics, self._settings
+            tenant, self._layers, self._bulk, self._spool, self._metrics, self._settings
         )
         self._lineages[tenant] = lineage
         releases = ReleaseResolver(TrustedStore(self._settings), lineage)

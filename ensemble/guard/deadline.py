@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 __all__ = ["Deadline"]
 
+LEAST_SHARE = 0.1  # of the budget; promise P18 allows the deadline + 10 %
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -17,14 +19,20 @@ class Deadline:
     Attributes:
         since: time of arrival, seconds of a monotonic clock.
         budget_s: seconds from then on.
-        least_s: lower bound of the time left, so that a batch that waited for its entire budget is
-            still sent to the layers.
     """
 
     since: float
     budget_s: float
-    least_s: float
+
+    @property
+    def ends(self) -> float:
+        """When the budget is spent, seconds of the same clock."""
+        return self.since + self.budget_s
 
     def left_s(self, now: float) -> float:
-        """Seconds left at `now`, at least `least_s`."""
-        return max(self.since + self.budget_s - now, self.least_s)
+        """Seconds left at `now`.
+
+        At least a tenth of the budget, so that a batch that waited for all of it is still sent to
+        the layers.
+        """
+        return max(self.ends - now, LEAST_SHARE * self.budget_s)

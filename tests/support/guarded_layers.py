@@ -15,7 +15,7 @@ from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.guard import BreakerState
+from ensemble.guard import BreakerState, Deadline
 from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutView
 from ensemble.runtime.release_fusion import ReleaseFusion
@@ -152,10 +152,12 @@ class GuardedPipeline:
         self, *, waited_s: float = 0.0, explain: bool = False
     ) -> dict[str, LayerScores]:
         """Score one batch and return the scores of each layer."""
-        (verdicts,) = await self.pipeline.score(
-            FLOWS, explain=explain, since=self.clock.now - waited_s
-        )
+        (verdicts,) = await self.pipeline.score(FLOWS, self.deadline(waited_s), explain=explain)
         return {one.layer: one for one in verdicts.layers}
+
+    def deadline(self, waited_s: float = 0.0) -> Deadline:
+        """Of an event that has waited so long."""
+        return Deadline(self.clock.now - waited_s, DEADLINE_S)
 
     async def open_behavior(self) -> None:
         self.layers["behavior"].is_hung = True

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from deployments.config.settings import Settings, read_settings
+from deployments.scoring.bulk_gate import BulkGate
 from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.retro_spool import RetroSpool
@@ -76,4 +77,6 @@ def tenant_pipeline(
 ) -> TenantPipeline:
     """Make a pipeline over `layers`, without a spool."""
     counts = metrics or ScoringMetrics(RecordingMeter())
-    return TenantPipeline(tenant, layers, no_spool(), counts, settings or read_settings())
+    settings = settings or read_settings()
+    bulk = BulkGate(settings.ingress, RecordingMeter())
+    return TenantPipeline(tenant, layers, bulk, no_spool(), counts, settings)

@@ -49,7 +49,7 @@ async def test_a_rescore_is_not_counted_as_traffic() -> None:
     world.pipeline.controller.switch_to(TWO, at_once=False)
 
     for _ in range(200):
-        await world.pipeline.score(FLOWS, explain=False, since=world.clock.now, is_rescore=True)
+        await world.pipeline.score(FLOWS, world.deadline(), explain=False, is_rescore=True)
 
     assert world.layers["anomaly"].requested == ["default/1"] * 200
     assert world.pipeline.controller.view is not None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
+import msgspec
 import pytest
 
+from deployments.scoring import wire
 from deployments.scoring.fast_path import SCORE
 from deployments.scoring.liveness import Liveness
+from ensemble.events import Kind
+from ensemble.guard import Deadline
 from tests.support.asgi_clients import Event, IngressClient, OpenIngress
 from tests.support.fake_classifier import flow
 
@@ -116,9 +121,9 @@ def test_an_event_whose_deadline_passed_while_it_waited_is_not_begun(
     began: list[int] = []
     score = pipeline.score
 
-    async def counted(batch: Any, **options: Any) -> Any:
+    async def counted(batch: Any, *arguments: Any, **options: Any) -> Any:
         began.append(len(batch))
-        return await score(batch, **options)
+        return await score(batch, *arguments, **options)
 
     pipeline.score = counted
     pipeline.layers.clock = lambda: 1e12  # long after every arrival
@@ -126,3 +131,49 @@ def test_an_event_whose_deadline_passed_while_it_waited_is_not_begun(
     answer = client.post(SCORE, flow_events[0])
 
     assert (answer.status_code, began) == (503, [])
+
+
+def test_an_event_with_its_own_deadline_takes_its_tenants_turn(
+    open_client: OpenIngress, flow_events: list[Event]
+) -> None:
+    """B10: it is scored alone, so it waits at the gate of bulk and passes nobody."""
+    client = open_client(overrides=PATIENT)
+    gate = client.ingress._bulk
+    free, gate._free = gate._free, 0  # bulk of others has all places
+
+    refused = client.post(SCORE, flow_events[0], headers={HEADER: "30"})
+    gate._free = free
+    scored = client.post(SCORE, flow_events[0], headers={HEADER: "5000"})
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "OVERLOADED")
+    assert (scored.status_code, scored.json()["coverage"]) == (200, 1.0)
+    assert gate._free == free
+
+
+@pytest.mark.parametrize("path", [SCORE, "/predict"])
+def test_a_batch_has_the_deadline_of_its_oldest_event(
+    open_client: OpenIngress, flow_events: list[Event], path: str
+) -> None:
+    """Tenants take turns, so the first of a batch is not always the oldest."""
+    client = open_client(overrides=PATIENT)
+    pipeline = client.ingress._pipelines.default
+    now = time.monotonic()
+    deadlines: list[Deadline] = []
+
+    async def recorded(*arguments: Any, **_: object) -> list[None]:
+        deadlines.append(arguments[-1])
+        return [None, None]
+
+    if path == SCORE:
+        pipeline.score_events = recorded
+        event = wire.parse_event(msgspec.json.encode(flow_events[0]))
+        flush: Any = pipeline._flush(Kind.FLOW, explain=False)
+        waiting: list[Any] = [(event, "quiet", now), (event, "loud", now - 0.2)]
+    else:
+        predictor = client.ingress._predictor
+        predictor.predict_all = recorded
+        flush = predictor._flush(pipeline, "neural_net")
+        waiting = [(flow(), now), (flow(), now - 0.2)]
+    client.loop.run(flush(waiting))
+
+    assert deadlines == [Deadline(now - 0.2, 0.5)]

@@ -482,7 +482,7 @@ async def test_a_disabled_layer_is_not_called_and_weighs_nothing() -> None:
     world = GuardedPipeline()
     world.pipeline.layers.disabled = frozenset({"behavior"})
 
-    (verdicts,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
+    (verdicts,) = await world.pipeline.score(FLOWS, world.deadline(), explain=False)
 
     behavior = next(one for one in verdicts.layers if one.layer == "behavior")
     assert (behavior.status, behavior.reason) == (
@@ -521,10 +521,10 @@ async def test_a_row_that_a_layer_cannot_score_is_fused_without_it() -> None:
             abstained={0: Abstention(LayerStatus.FALLBACK, "LAYER_CRASHED")},
         )
 
-    (whole,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
+    (whole,) = await world.pipeline.score(FLOWS, world.deadline(), explain=False)
     world.pipeline.layers._guarded["anomaly"]._score = call
 
-    groups = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
+    groups = await world.pipeline.score(FLOWS, world.deadline(), explain=False)
 
     by_row = {int(group.rows[0]): group for group in groups if group.rows is not None}
     assert by_row[1].score.tobytes() == whole.score[1:].tobytes()

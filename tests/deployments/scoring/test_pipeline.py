@@ -20,6 +20,7 @@ from deployments.scoring.pipeline import TenantPipeline
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.fusion import Fusion, Thresholds
+from ensemble.guard import Deadline
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
@@ -99,11 +100,16 @@ async def verdicts_of(
     pipeline: TenantPipeline, batch: EventBatch = FLOWS, *, waited_s: float = 0.0
 ) -> Verdicts:
     before = asyncio.all_tasks()
-    (verdicts,) = await pipeline.score(batch, explain=False, since=time.monotonic() - waited_s)
+    deadline = Deadline(time.monotonic() - waited_s, pipeline.layers.deadline_s)
+    (verdicts,) = await pipeline.score(batch, deadline, explain=False)
     for _ in range(20):  # a cancelled call ends in the next turn of the loop, a probe in several
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == before, "a call of a layer is left running"
     return verdicts
+
+
+def new_deadline(pipeline: TenantPipeline) -> Deadline:
+    return Deadline(time.monotonic(), pipeline.layers.deadline_s)
 
 
 def opinion(verdicts: Verdicts, layer: str) -> LayerScores:
@@ -384,8 +390,8 @@ def by_release(layer: str, scores: Mapping[str, float]) -> Call:
 async def shadowed(pipeline: TenantPipeline, batches: int = 10) -> list[Verdicts]:
     answers = []
     for _ in range(batches):
-        answers += await pipeline.score(FLOWS, explain=False, since=time.monotonic())
-        await asyncio.gather(*pipeline._shadow_tasks)
+        answers += await pipeline.score(FLOWS, new_deadline(pipeline), explain=False)
+        await asyncio.gather(*pipeline.evaluation.running)
     return answers
 
 
@@ -400,47 +406,54 @@ def quiet_and_loud() -> dict[str, Call]:
 async def test_a_challenger_scores_in_shadow_and_changes_no_verdict() -> None:
     """Section 7: its verdicts are counted, the response is the champion's."""
     pipeline = pipeline_of(quiet_and_loud())
-    pipeline.set_challenger(CHALLENGER)
+    pipeline.evaluation.set_challenger(CHALLENGER)
 
     answers = await shadowed(pipeline, batches=20)
 
     assert {word for answer in answers for word in answer.label} == {VerdictLabel.BENIGN}
-    assert pipeline.agreement is not None
-    assert pipeline.agreement.flips == {"benign>malicious": pipeline.agreement.events}
-    assert pipeline.agreement.events == pytest.approx(SETTINGS.rollout.shadow_share * 40, abs=2)
+    assert pipeline.evaluation.agreement is not None
+    assert pipeline.evaluation.agreement.flips == {
+        "benign>malicious": pipeline.evaluation.agreement.events
+    }
+    assert pipeline.evaluation.agreement.events == pytest.approx(
+        SETTINGS.rollout.shadow_share * 40, abs=2
+    )
 
 
 async def test_without_a_challenger_nothing_is_scored_twice() -> None:
     pipeline = pipeline_of(quiet_and_loud())
-    pipeline.set_challenger(CHALLENGER)
-    pipeline.set_challenger(None)
+    pipeline.evaluation.set_challenger(CHALLENGER)
+    pipeline.evaluation.set_challenger(None)
 
     await shadowed(pipeline)
 
-    assert pipeline.agreement is None
+    assert pipeline.evaluation.agreement is None
 
 
 def test_the_champion_cannot_be_its_own_challenger() -> None:
     pipeline = pipeline_of({})
 
-    pipeline.set_challenger(FUSIONS)
+    pipeline.evaluation.set_challenger(FUSIONS)
 
-    assert pipeline.agreement is None
+    assert pipeline.evaluation.agreement is None
 
 
 async def test_the_shadow_counters_restart_when_the_champion_changes() -> None:
     pipeline = pipeline_of(quiet_and_loud())
-    pipeline.set_challenger(CHALLENGER)
+    pipeline.evaluation.set_challenger(CHALLENGER)
     await shadowed(pipeline)
-    counted = pipeline.agreement
+    counted = pipeline.evaluation.agreement
 
-    pipeline.set_challenger(CHALLENGER)
-    assert pipeline.agreement == counted
+    pipeline.evaluation.set_challenger(CHALLENGER)
+    assert pipeline.evaluation.agreement == counted
 
     pipeline.controller.switch_to(ReleaseFusion("default/9", dict(FUSIONS.fusions)), at_once=True)
-    pipeline.set_challenger(CHALLENGER)
-    assert pipeline.agreement is not None
-    assert (pipeline.agreement.champion, pipeline.agreement.events) == ("default/9", 0)
+    pipeline.evaluation.set_challenger(CHALLENGER)
+    assert pipeline.evaluation.agreement is not None
+    assert (pipeline.evaluation.agreement.champion, pipeline.evaluation.agreement.events) == (
+        "default/9",
+        0,
+    )
 
 
 async def test_a_hanging_challenger_delays_no_verdict_and_its_calls_are_limited() -> None:
@@ -454,12 +467,12 @@ async def test_a_hanging_challenger_delays_no_verdict_and_its_calls_are_limited(
         )
 
     pipeline = pipeline_of({"anomaly": call}, deadline_s=0.2)
-    pipeline.set_challenger(CHALLENGER)
+    pipeline.evaluation.set_challenger(CHALLENGER)
     for _ in range(200):
-        (answer,) = await pipeline.score(FLOWS, explain=False, since=time.monotonic())
+        (answer,) = await pipeline.score(FLOWS, new_deadline(pipeline), explain=False)
         assert opinion(answer, "anomaly").status is LayerStatus.LIVE
-    assert len(pipeline._shadow_tasks) <= SETTINGS.rollout.shadows_in_flight
-    await asyncio.gather(*pipeline._shadow_tasks)
+    assert len(pipeline.evaluation.running) <= SETTINGS.rollout.shadows_in_flight
+    await asyncio.gather(*pipeline.evaluation.running)
 
 
 async def test_scores_of_a_parents_release_are_last_good() -> None:

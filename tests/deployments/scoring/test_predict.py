@@ -181,7 +181,7 @@ async def test_an_evicted_pipeline_that_predicted_is_freed(meter: RecordingMeter
     predictor = Predictor(handle, read_settings().ingress, meter)
     pipeline = tenant_pipeline(layers)
 
-    predicted = await predictor.predict(pipeline, flow(), DEFAULT_MODEL, since=time.monotonic())
+    predicted = await predictor.predict(pipeline, flow(), DEFAULT_MODEL, time.monotonic())
     assert predicted.prediction == "BENIGN"
     evicted = weakref.ref(pipeline)
     del pipeline

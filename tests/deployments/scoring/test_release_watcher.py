@@ -189,7 +189,7 @@ async def test_a_promotion_does_not_wait_for_an_own_layer_without_a_share(
     pointer.moves_to("default/2", "default/1")
     await until(lambda: is_coming(pipeline, "default/2"))
 
-    await until(lambda: pipeline.agreement is not None)
+    await until(lambda: pipeline.evaluation.agreement is not None)
 
 
 async def test_a_rollback_gets_all_traffic_at_once() -> None:

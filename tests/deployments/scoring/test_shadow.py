@@ -5,6 +5,7 @@ The challenger is set by an alias, loaded, measured on live events, and promoted
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -67,8 +68,7 @@ def score_all(client: IngressClient, events: list[Event]) -> list[str]:
     pipeline = client.ingress._pipelines.default
 
     async def settled() -> None:
-        while pipeline._shadow_tasks:
-            await next(iter(pipeline._shadow_tasks))
+        await asyncio.gather(*pipeline.evaluation.running)
 
     client.loop.run(settled())
     return words

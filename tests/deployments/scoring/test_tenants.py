@@ -312,10 +312,10 @@ def test_an_event_is_rescored_by_its_tenants_models(
         score = view.score
 
         async def spied(
-            batch: Any, *, _whose: str = tenant, _score: Any = score, **how: Any
+            batch: Any, deadline: Any, *, _whose: str = tenant, _score: Any = score, **how: Any
         ) -> Any:
             seen.append(_whose)
-            return await _score(batch, **how)
+            return await _score(batch, deadline, **how)
 
         view.score = spied  # type: ignore[method-assign]
     client.ingress._switches._apply(client.ingress._switches.controls.with_disabled("behavior"))

@@ -353,11 +353,12 @@ TestBreakerHistories = BreakerHistories.TestCase
 @given(waited_s=st.floats(0.0, 10.0))
 def test_a_deadline_is_spent_and_never_renewed(waited_s: float) -> None:
     """P18, T1: one budget on one clock; at most the deadline plus 10 %."""
-    deadline = Deadline(since=50.0, budget_s=0.25, least_s=0.025)
+    deadline = Deadline(since=50.0, budget_s=0.25)
 
     left = deadline.left_s(50.0 + waited_s)
 
     assert left == deadline.left_s(50.0 + waited_s)
+    assert deadline.ends == 50.25
     assert 0.025 <= left <= 0.25
     assert waited_s >= 0.25 or waited_s + left <= 0.275 + 1e-9
 

@@ -255,13 +255,15 @@ class Detectors:
         if loaded is None:
             return await self._poll(key)
         self._loaded.move_to_end(key)
+        now = self._clock()
+        _, began = self._polls.get(key, (None, now))
+        unpolled_s = began - loaded.polled_at  # at the start of the poll in progress, if any
+        if unpolled_s >= STALE_S:  # it may be withdrawn, or another one promoted
+            return await self._poll(key)
         if key not in self._polls:
-            unpolled_s = self._clock() - loaded.polled_at
-            if unpolled_s >= STALE_S:  # it may be withdrawn, or another one promoted
-                return await self._poll(key)
             if unpolled_s >= POLL_EVERY_S:
                 self._begin_poll(key)  # in the background: no request waits for it
-        elif self._clock() - self._polls[key][1] >= LOAD_WITHIN_S:
+        elif now - began >= LOAD_WITHIN_S:
             loaded = self._with_failure(
                 key, loaded, LoadTimeout(f"detector {key[1]}", LOAD_WITHIN_S)
             )

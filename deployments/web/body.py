@@ -67,7 +67,7 @@ def _is_json(content_type: bytes) -> bool:
 def announced_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
     """The length that a request announces for its body, below 10**18; 0 where it announces none."""
     lengths = [value for name, value in headers if name == b"content-length" and value.isdigit()]
-    return max((int(value[:MOST_DIGITS]) for value in lengths), default=0)
+    return max((int(value.lstrip(b"0")[:MOST_DIGITS] or b"0") for value in lengths), default=0)
 
 
 async def read_body(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:

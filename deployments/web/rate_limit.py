@@ -111,6 +111,7 @@ class TokenBuckets:
         rate, burst = self._limit_of(tenant)
         now = self._clock()
         self._buckets[tenant] = max(self._level(tenant, now, rate, burst) - cost, -burst), now
+        self._sweep(now)
 
     def _limit_of(self, tenant: Tenant) -> tuple[float, float]:
         own = self._of(tenant)

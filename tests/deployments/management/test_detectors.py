@@ -421,6 +421,44 @@ async def test_after_a_pause_the_promoted_detector_answers(
         assert await replica.version() == 2
 
 
+async def test_a_request_during_the_poll_of_a_stale_detector_waits_for_it(
+    replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A withdrawn detector answers no request after a pause, neither the first nor the second."""
+    publish_champion()
+
+    async with asyncio.timeout(LIMIT_S):
+        await replica.version()
+        publish_champion(which=1)
+        replica.clock.now += page.STALE_S
+        with hung_loads(monkeypatch, ACME) as loads:
+            first = asyncio.create_task(replica.version())
+            await loads.has_begun()
+            second = asyncio.create_task(replica.version())
+            await asyncio.sleep(0)
+            assert not second.done()
+            loads.go_on()
+            assert await asyncio.gather(first, second) == [2, 2]
+
+
+async def test_a_poll_that_hangs_delays_no_request_for_a_detector_in_use(
+    replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RELIABILITY F13: the last good version answers, however long the disk hangs."""
+    publish_champion()
+
+    async with asyncio.timeout(LIMIT_S):
+        await replica.version()
+        publish_champion(which=1)
+        replica.clock.now += page.POLL_EVERY_S
+        with hung_loads(monkeypatch, ACME) as loads:
+            assert await replica.version() == 1
+            await loads.has_begun()
+            for _ in range(10):
+                replica.clock.now += 1.0
+                assert await asyncio.wait_for(replica.version(), AT_ONCE_S) == 1
+
+
 # -- whose detectors
 
 

@@ -250,3 +250,26 @@ async def test_an_item_that_would_wait_too_long_is_refused_at_once_and_no_other_
         assert not quiet.done()
         counter.gate.set()
         await asyncio.gather(first, quiet, *(task for task in loud if task not in late))
+
+
+async def test_after_a_slow_time_the_estimate_of_the_wait_falls_with_small_batches_too() -> None:
+    """A quiet service sends no large batch, which could lower it."""
+    async with asyncio.timeout(LIMIT_S):
+        now, item_s = [0.0], [0.1]
+
+        async def score(items: Sequence[int]) -> Sequence[int]:
+            now[0] += item_s[0] * len(items)
+            return items
+
+        batcher = MicroBatcher(
+            score, batch_size=64, in_flight=1, longest_wait_s=0.3, clock=lambda: now[0]
+        )
+        await asyncio.gather(*(batcher.submit(item) for item in range(500)))
+        slow = await asyncio.gather(*map(batcher.submit, range(20)), return_exceptions=True)
+        assert any(isinstance(one, Overloaded) for one in slow)
+
+        item_s[0] = 0.001
+        for item in range(30):
+            await batcher.submit(item)
+
+        assert await asyncio.gather(*map(batcher.submit, range(20))) == [*range(20)]

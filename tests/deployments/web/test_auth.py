@@ -270,8 +270,8 @@ async def test_a_tenant_sends_a_few_large_bodies_at_a_time(world: World) -> None
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"x", "more_body": False}
 
-    def request(size: int = 20_000) -> dict[str, Any]:
-        length = (b"content-length", str(size).encode())
+    def request(announced: bytes = b"20000") -> dict[str, Any]:
+        length = (b"content-length", announced)
         key = (b"authorization", BEARER["Authorization"].encode())
         return {"type": "http", "method": "POST", "path": "/score", "headers": [length, key]}
 
@@ -280,10 +280,11 @@ async def test_a_tenant_sends_a_few_large_bodies_at_a_time(world: World) -> None
         assert await world.authenticator.authenticate(scope) is None
         last = open_bodies.enter_context(world.authenticator.metered(scope, receive))
 
-    refusal = await world.authenticator.authenticate(request())
-    assert refusal is not None
-    assert (refusal.status_code, refusal.headers["Retry-After"]) == (429, "1")
-    assert await world.authenticator.authenticate(request(size=100)) is None
+    for length in (b"20000", b"0" * 30 + b"20000", b"9" * 30):
+        refusal = await world.authenticator.authenticate(request(length))
+        assert refusal is not None
+        assert (refusal.status_code, refusal.headers["Retry-After"]) == (429, "1")
+    assert await world.authenticator.authenticate(request(b"100")) is None
 
     await last()  # one has come whole
     assert await world.authenticator.authenticate(request()) is None

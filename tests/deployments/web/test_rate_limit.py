@@ -193,6 +193,19 @@ def test_tenants_that_went_quiet_are_forgotten_and_a_debtor_is_not() -> None:
     assert buckets.consume(debtor, 20) > 0.0
 
 
+def test_tenants_with_debits_alone_are_forgotten_too() -> None:
+    clock = Clock()
+    buckets = TokenBuckets(10, 10, clock=clock)
+
+    most = 0
+    for number in range(20 * FEW):
+        clock.now += 0.001
+        buckets.debit(Tenant(f"t{number}"), 0.5)
+        most = max(most, len(buckets._buckets))
+
+    assert most <= 2 * FEW
+
+
 @pytest.mark.parametrize(
     ("requests_per_s", "burst"), [(0, 1), (-1, 1), (1, 0.5), (float("nan"), 1), (1, float("nan"))]
 )

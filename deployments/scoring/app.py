@@ -107,7 +107,14 @@ class IngressApp:
         self._spool = RetroSpool(self._settings.retro, state / "retro")
         self._bulk = BulkGate(limits, self._meter)
         self._pipelines = TenantPipelines(
-            self._settings, tenants, self._layers, self._bulk, self._switches, self._spool, metrics
+            self._settings,
+            tenants,
+            self._layers,
+            self._bulk,
+            self._switches,
+            self._spool,
+            metrics,
+            has_many=lambda: self._authenticator.has_many_tenants,
         )
         self._rescorer = RetroRescorer(self._spool, self._pipelines)
         self._monitor = Monitor(

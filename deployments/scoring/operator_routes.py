@@ -169,6 +169,8 @@ class OperatorRoutes:
         error = pointer.problem
         limits = self._settings.ingress
         detail = (await pipeline.status()).detail()
+        if not allows(request.scope, Scope.OPERATE):
+            detail.rollout = pipeline.controller.view_of(tenant)
         status = Status(
             **msgspec.structs.asdict(detail),
             controls=ControlsStatus(

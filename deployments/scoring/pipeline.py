@@ -51,6 +51,7 @@ class TenantPipeline:
         spool: is offered every scored event, and stores those that some layers missed.
         metrics: counts.
         settings: of batches, fusion and rollout.
+        decides_alone: whether a tenant may end a rollout without another one.
 
     Attributes:
         controller: which release scores, and the rollout of the next one.
@@ -68,6 +69,8 @@ class TenantPipeline:
         spool: RetroSpool,
         metrics: ScoringMetrics,
         settings: Settings,
+        *,
+        decides_alone: Callable[[str], bool],
     ) -> None:
         self.tenant, self.layers, self._bulk = tenant, layers, bulk
         self._spool, self._metrics = spool, metrics
@@ -77,6 +80,7 @@ class TenantPipeline:
             clock=layers.clock,
             on_active=self._release_changed,
             on_rollout=self._rollout_changed,
+            decides_alone=decides_alone,
         )
         self._batchers = {
             (kind, explain): MicroBatcher(

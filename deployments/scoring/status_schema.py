@@ -201,7 +201,8 @@ class EnsembleDetail(Health, kw_only=True):
     Attributes:
         coverage_by_kind: kind of event -> share of the validated evidence on it that is available.
         release: name of the release that scores, "" for none.
-        rollout: the last canary rollout; null before the first.
+        rollout: the last canary rollout, with the counts of the caller's tenant, or of all tenants
+            for a key that may `operate`; null before the first.
         time: time of this status, ISO 8601.
     """
 
@@ -218,7 +219,8 @@ class Status(EnsembleDetail, kw_only=True):
     Attributes:
         coverage_by_kind: kind of event -> share of the validated evidence on it that is available.
         release: name of the release that scores, "" for none.
-        rollout: the last canary rollout; null before the first.
+        rollout: the last canary rollout, with the counts of the caller's tenant, or of all tenants
+            for a key that may `operate`; null before the first.
         time: time of this status, ISO 8601.
         wanted: name of the release that the pointer names, "" if the pointer cannot be read.
         pointer: `tenant#serial`, "" if it cannot be read.

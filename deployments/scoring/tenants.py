@@ -44,6 +44,7 @@ class TenantPipelines:
         switches: the rollback marks of all ingress replicas.
         spool: is offered every scored event.
         metrics: counts.
+        has_many: whether callers of more than one tenant may call.
         clock: seconds that only rise.
 
     Attributes:
@@ -60,9 +61,11 @@ class TenantPipelines:
         spool: RetroSpool,
         metrics: ScoringMetrics,
         *,
+        has_many: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._tenants, self._clock = settings, tenants, clock
+        self._has_many = has_many
         self._layers, self._bulk, self._switches = layers, bulk, switches
         self._spool, self._metrics = spool, metrics
         self._pipelines: OrderedDict[Tenant, TenantPipeline] = OrderedDict()  # by last use
@@ -174,7 +177,14 @@ class TenantPipelines:
         """
         tenant = lineage[0]
         pipeline = self._pipelines[tenant] = TenantPipeline(
-            tenant, self._layers, self._bulk, self._spool, self._metrics, self._settings
+            tenant,
+            self._layers,
+            self._bulk,
+            self._spool,
+            self._metrics,
+            self._settings,
+            # the owner of a release decides for it; of those that share it, none alone
+            decides_alone=lambda name: name in ("", tenant) or not self._has_many(),
         )
         self._lineages[tenant] = lineage
         releases = ReleaseResolver(TrustedStore(self._settings), lineage)

@@ -91,6 +91,11 @@ class Keys(Protocol):
         """
         ...
 
+    @property
+    def tenants(self) -> frozenset[str]:
+        """The tenants that have a key."""
+        ...
+
     def reload(self) -> None:
         """Read the keys again; blocks."""
         ...
@@ -178,6 +183,11 @@ class Authenticator:
             meter=meter,
             bytes_per_request=auth.bytes_per_request,
         )
+
+    @property
+    def has_many_tenants(self) -> bool:
+        """Whether callers of more than one tenant may call."""
+        return self._keys is not None and len(self._keys.tenants) > 1
 
     async def start(self) -> None:
         """Read the keys, and read them again every second."""

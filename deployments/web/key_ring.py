@@ -51,6 +51,7 @@ class KeyRing:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path, self._now, self._clock = path, now, clock
+        self._tenants: frozenset[str] = frozenset()
         # id -> key, without revoked ones; replaced as a whole, by the thread that reloads
         self._keys: Mapping[str, Key] = {}
         # of the file that was read last; None to read it at the next `reload`
@@ -72,6 +73,11 @@ class KeyRing:
         is_expired = key.is_expired(self._now())
         return key if is_equal and not is_expired else None
 
+    @property
+    def tenants(self) -> frozenset[str]:
+        """The tenants that have a key; a key that expired counts."""
+        return self._tenants
+
     def reload(self) -> None:
         """Read the file again if it changed; blocks on the disk.
 
@@ -87,6 +93,7 @@ class KeyRing:
             data = read_key_file(self._path)
             if data != self._data:  # parsing three thousand keys takes half a second
                 self._keys = {key.id: key for key in parse_keys(data) if key.revoked_at is None}
+                self._tenants = frozenset(key.tenant for key in self._keys.values())
         except ArtifactError as error:
             self.log_problem(error)
             return

@@ -1,6 +1,7 @@
 """Rollout of releases: canary rollout, shadow evaluation and automatic rollback."""
 
-from ensemble.rollout.canary import RolloutRules, RolloutState, RolloutView, compared
+from ensemble.rollout.canary import RolloutRules, RolloutState, RolloutView
+from ensemble.rollout.comparison import compared
 from ensemble.rollout.controller import ReleaseController
 from ensemble.rollout.shadow import Agreement, ShadowEvaluation
 

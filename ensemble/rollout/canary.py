@@ -6,9 +6,9 @@ the new release is worse beyond a limit, it is rolled back. Otherwise the next s
 after the last step the new release gets all traffic.
 
 A share exceeds its limit only if the lower end of its confidence interval does. So a few events
-decide clear cases only, and without traffic the rollout continues after a set time. Verdicts are
-judged for each tenant: the release is worse if it is for most of the tenants that it serves, so one
-tenant, which can send whatever it likes, does not decide for the others.
+decide clear cases only, and without traffic the rollout continues after a set time. Each tenant is
+judged alone, once it has sent enough: the release is worse if it is for most of the judged tenants,
+and for two at least. So one tenant, which can send whatever it likes, does not decide for others.
 
 Sources: score interval: Wilson, "Probable inference, the law of succession, and statistical
 inference", JASA 22(158), 1927. Canary steps: Beyer et al., "The Site Reliability Workbook",
@@ -18,38 +18,22 @@ O'Reilly 2018, chapter 16.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ensemble.rollout.comparison import Comparison
 from ensemble.rollout.sampler import TrafficSampler
-from ensemble.verdicts import LayerStatus, VerdictLabel, Verdicts, by_row
 
-__all__ = [
-    "CanaryRollout",
-    "Comparison",
-    "RolloutRules",
-    "RolloutState",
-    "RolloutView",
-    "comparable",
-    "compared",
-]
+__all__ = ["CanaryRollout", "RolloutRules", "RolloutState", "RolloutView"]
 
-# statuses that do not depend on the release
-_NOT_COUNTED = (
-    LayerStatus.NOT_APPLICABLE,
-    LayerStatus.DISABLED,
-    LayerStatus.OPEN,
-    LayerStatus.UNINFORMED,
-)
-# batches before abstentions count: those of one incident come together, and one bad second does not
-# make a bad release
+# batches of a tenant before its abstentions and times count: those of one incident come together,
+# and one bad second does not make a bad release
 FEWEST_BATCHES = 20
-# compared events of a tenant before its verdicts count
-FEWEST_EVENTS = 30
+FEWEST_EVENTS = 30  # compared events of a tenant before its verdicts count
+FEWEST_TENANTS = 2  # that must find the release worse, unless one of them may decide alone
+MOST_TENANTS = 1024  # that are judged; others are counted in the totals alone
 # standard errors: about one healthy release in a thousand exceeds a limit by chance
 SURE = 3.0
 
@@ -91,37 +75,6 @@ class RolloutRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One batch, scored by both releases.
-
-    Attributes:
-        events: events whose verdicts can be compared, because the new release has at least the
-            coverage of the old one.
-        flips: those of them whose verdict differs.
-        calls: opinions requested of each release.
-        silent_new: abstentions of the new release among them.
-        silent_old: abstentions of the old release among them.
-        new_s: seconds of the layers for the new release.
-        old_s: seconds of the layers for the old release.
-        by_tenant: tenant -> its events and flips; by default all are of one tenant.
-    """
-
-    events: int
-    flips: int
-    calls: int
-    silent_new: int
-    silent_old: int
-    new_s: float
-    old_s: float
-    by_tenant: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def tenants(self) -> Mapping[str, tuple[int, int]]:
-        """Tenant -> its events and flips."""
-        return self.by_tenant or {"": (self.events, self.flips)}
-
-
-@dataclass(frozen=True, slots=True)
 class RolloutView:
     """State of a canary rollout, as operators see it.
 
@@ -144,6 +97,29 @@ class RolloutView:
     reason: str = ""
 
 
+@dataclass(slots=True)
+class _Evidence:
+    """What one tenant's events showed of the two releases; all numbers are counts."""
+
+    events: int = 0
+    flips: int = 0
+    calls: int = 0
+    silent_new: int = 0
+    silent_old: int = 0
+    batches: int = 0
+    slower: int = 0
+
+    def add(self, batch: Comparison, events: int, flips: int, *, is_slower: bool) -> None:
+        """Add a batch, in which the tenant had `events` with `flips`."""
+        self.events += events
+        self.flips += flips
+        self.calls += batch.calls
+        self.silent_new += batch.silent_new
+        self.silent_old += batch.silent_old
+        self.batches += 1
+        self.slower += is_slower
+
+
 class CanaryRollout:
     """Rollout of one release.
 
@@ -151,15 +127,23 @@ class CanaryRollout:
         release: its name.
         rules: steps and limits.
         clock: monotonic seconds.
+        decides_alone: whether a tenant may end the rollout without another one. By default only the
+            one to which events without a named tenant belong.
     """
 
-    def __init__(self, release: str, rules: RolloutRules, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        release: str,
+        rules: RolloutRules,
+        *,
+        clock: Callable[[], float],
+        decides_alone: Callable[[str], bool] = operator.not_,
+    ) -> None:
         self.release = release
-        self._rules, self._clock = rules, clock
+        self._rules, self._clock, self._decides_alone = rules, clock, decides_alone
         self._state, self._reason = RolloutState.IN_PROGRESS, ""
-        self._events = self._flips = self._calls = self._silent_new = self._silent_old = 0
-        self._batches = self._slower = 0
-        self._by_tenant: dict[str, tuple[int, int]] = {}  # events and flips
+        self._events = self._flips = 0
+        self._by_tenant: dict[str, _Evidence] = {}
         self._step, self._answered_in_step, self._compared_in_step = -1, 0, 0
         self._sampler = TrafficSampler(0.0)
         self._begin_step(clock())
@@ -179,6 +163,11 @@ class CanaryRollout:
             self.release, self._step, share, self._events, self._flips, self._state, self._reason
         )
 
+    def view_of(self, tenant: str) -> RolloutView:
+        """State as one tenant sees it: with the counts of its own events alone."""
+        own = self._by_tenant.get(tenant, _Evidence())
+        return replace(self.view, events=own.events, flips=own.flips)
+
     def should_take(self, events: int) -> bool:
         """Whether the new release scores the next batch, of `events`; deterministic."""
         if self.state is not RolloutState.IN_PROGRESS:
@@ -195,19 +184,14 @@ class CanaryRollout:
             return
         self._events += comparison.events
         self._flips += comparison.flips
-        for tenant, (events, flips) in comparison.tenants.items():
-            before = self._by_tenant.get(tenant, (0, 0))
-            if events:
-                self._by_tenant[tenant] = before[0] + events, before[1] + flips
-        self._calls += comparison.calls
-        self._silent_new += comparison.silent_new
-        self._silent_old += comparison.silent_old
-        self._batches += 1
-        limit_s = max(
+        is_slower = comparison.new_s > max(
             self._rules.max_slowdown * comparison.old_s,
             comparison.old_s + self._rules.slowdown_floor_s,
         )
-        self._slower += comparison.new_s > limit_s
+        for tenant, (events, flips) in comparison.tenants.items():
+            if tenant in self._by_tenant or len(self._by_tenant) < MOST_TENANTS:
+                evidence = self._by_tenant.setdefault(tenant, _Evidence())
+                evidence.add(comparison, events, flips, is_slower=is_slower)
         self._compared_in_step += comparison.events
         reason = self._worse()
         if reason:
@@ -225,31 +209,40 @@ class CanaryRollout:
 
     def _worse(self) -> str:
         """Describe how the new release exceeds a limit; "" if it exceeds none."""
-        if self._flips_for_most_tenants:
-            return f"{self._flips} of {self._events} verdicts flipped"
-        if self._batches >= FEWEST_BATCHES and self._is_more_silent:
-            return (
-                f"layers were silent {self._silent_new} times of {self._calls}, "
-                f"those of the old release {self._silent_old} times"
-            )
-        if _surely(self._slower, self._batches) > 0.5:  # noqa: PLR2004  # a few have other causes
-            return f"{self._slower} of {self._batches} batches took longer than allowed"
-        return ""
+        found = (
+            (self._flips_too_many, "verdicts flipped"),
+            (self._is_more_silent, "layers were silent more often than those of the old release"),
+            (self._is_slower, "batches took longer than allowed"),
+        )
+        return next((what for is_worse, what in found if self._is_worse_for_most(is_worse)), "")
 
-    @property
-    def _flips_for_most_tenants(self) -> bool:
-        """Whether too many verdicts differ, for more than half of the tenants seen so far."""
-        limit = self._rules.max_flip_ratio
-        worse = [
-            events >= FEWEST_EVENTS and _surely(flips, events) > limit
-            for events, flips in self._by_tenant.values()
-        ]
-        return 2 * sum(worse) > len(worse)
+    def _is_worse_for_most(self, is_worse: Callable[[_Evidence], bool | None]) -> bool:
+        """Whether the release is worse for most of the tenants that can be judged, and for enough.
 
-    @property
-    def _is_more_silent(self) -> bool:
-        limit = self._silent_old / max(self._calls, 1) + self._rules.max_failure_ratio
-        return _surely(self._silent_new, self._calls) > limit
+        Args:
+            is_worse: judges one tenant; None if it has sent too little.
+        """
+        judged = {tenant: is_worse(evidence) for tenant, evidence in self._by_tenant.items()}
+        worse = [tenant for tenant, verdict in judged.items() if verdict]
+        fine = sum(verdict is False for verdict in judged.values())
+        is_enough = len(worse) >= FEWEST_TENANTS or any(map(self._decides_alone, worse))
+        return is_enough and len(worse) > fine
+
+    def _flips_too_many(self, evidence: _Evidence) -> bool | None:
+        if evidence.events < FEWEST_EVENTS:
+            return None
+        return _surely(evidence.flips, evidence.events) > self._rules.max_flip_ratio
+
+    def _is_more_silent(self, evidence: _Evidence) -> bool | None:
+        if evidence.batches < FEWEST_BATCHES:
+            return None
+        limit = evidence.silent_old / max(evidence.calls, 1) + self._rules.max_failure_ratio
+        return _surely(evidence.silent_new, evidence.calls) > limit
+
+    def _is_slower(self, evidence: _Evidence) -> bool | None:
+        if evidence.batches < FEWEST_BATCHES:
+            return None
+        return _surely(evidence.slower, evidence.batches) > 0.5  # noqa: PLR2004  # a few have other causes
 
     def _begin_due_steps(self) -> None:
         """Begin the steps that are due, by the clock and by the number of events compared."""
@@ -266,12 +259,8 @@ class CanaryRollout:
 
     def _begin_step(self, at: float) -> None:
         if self._rules.shares[self._step + 1] >= 1.0:
-            evidence = (
-                f"nothing was worse in {self._events} events"
-                if self._events
-                else "there was nothing to compare on"
-            )
-            self._end(RolloutState.DONE, evidence)
+            reason = "nothing was worse" if self._events else "there was nothing to compare on"
+            self._end(RolloutState.DONE, reason)
             return
         self._step += 1
         self._began_at = at
@@ -285,72 +274,6 @@ class CanaryRollout:
 
     def _end(self, state: RolloutState, reason: str) -> None:
         self._state, self._reason = state, reason
-
-
-def compared(
-    new: Sequence[Verdicts],
-    old: Sequence[Verdicts],
-    *,
-    new_s: float,
-    old_s: float,
-    tenants: Sequence[str] = (),
-) -> Comparison:
-    """Compare the verdicts of two releases on one batch.
-
-    Rows that are not `comparable` are counted by their abstentions, not by their verdicts.
-
-    Args:
-        new: verdicts of the new release, all rows of the batch.
-        old: those of the old release.
-        new_s: seconds of the layers for the new release.
-        old_s: seconds of the layers for the old release.
-        tenants: the tenant of each row; empty where all are of one.
-    """
-    new_verdicts, old_verdicts = (by_row(groups, lambda one: one.label) for groups in (new, old))
-    is_comparable = comparable(new, old)
-    differs = (new_verdicts != old_verdicts) & (old_verdicts != VerdictLabel.INDETERMINATE)
-    flips = (differs & is_comparable).astype(np.bool_)
-    calls, silent_new = _silent(new)
-    _, silent_old = _silent(old)
-    by_tenant = {
-        tenant: (int((is_own & is_comparable).sum()), int((is_own & flips).sum()))
-        for tenant in dict.fromkeys(tenants)
-        for is_own in [np.array(tenants) == tenant]
-    }
-    return Comparison(
-        int(is_comparable.sum()),
-        int(flips.sum()),
-        calls,
-        silent_new,
-        silent_old,
-        new_s=new_s,
-        old_s=old_s,
-        by_tenant={tenant: counts for tenant, counts in by_tenant.items() if counts[0]},
-    )
-
-
-def comparable(new: Sequence[Verdicts], old: Sequence[Verdicts]) -> NDArray[np.bool_]:
-    """Which rows of a batch can be compared by their verdicts, bool (n,).
-
-    Not those on which the new release has less coverage, or one late layer would flip all verdicts
-    of a batch; and not those of which either release knows nothing.
-    """
-    new_coverage, old_coverage = (
-        by_row(groups, lambda one: one.coverage).astype(np.float64) for groups in (new, old)
-    )
-    is_uninformed = [
-        by_row(groups, lambda one: one.is_uninformed).astype(np.bool_) for groups in (new, old)
-    ]
-    return (new_coverage >= old_coverage) & ~is_uninformed[0] & ~is_uninformed[1]
-
-
-def _silent(groups: Sequence[Verdicts]) -> tuple[int, int]:
-    """Count the opinions requested for a batch, and the abstentions among them.
-
-    A layer counts once for each group of rows.
-    """
-    opinions = [one for group in groups for one in group.layers if one.status not in _NOT_COUNTED]
-    return len(opinions), sum(not one.speaks for one in opinions)
 
 
 def _surely(hits: int, of: int) -> float:

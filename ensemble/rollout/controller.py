@@ -8,16 +8,12 @@ again until the pointer has named another one.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Callable
 
-from ensemble.rollout.canary import (
-    CanaryRollout,
-    Comparison,
-    RolloutRules,
-    RolloutState,
-    RolloutView,
-)
+from ensemble.rollout.canary import CanaryRollout, RolloutRules, RolloutState, RolloutView
+from ensemble.rollout.comparison import Comparison
 from ensemble.runtime import ReleaseFusion
 
 __all__ = ["ReleaseController"]
@@ -33,6 +29,7 @@ class ReleaseController:
         clock: monotonic seconds.
         on_active: called with the name of every release that becomes active.
         on_rollout: called at the start, at every step and at the end of a rollout.
+        decides_alone: see `CanaryRollout`.
     """
 
     def __init__(
@@ -42,8 +39,9 @@ class ReleaseController:
         clock: Callable[[], float],
         on_active: Callable[[str], None],
         on_rollout: Callable[[RolloutView], None],
+        decides_alone: Callable[[str], bool] = operator.not_,
     ) -> None:
-        self._rules, self._clock = rules, clock
+        self._rules, self._clock, self._decides_alone = rules, clock, decides_alone
         self._on_active, self._on_rollout = on_active, on_rollout
         self._active = ReleaseFusion()
         self._candidate: ReleaseFusion | None = None
@@ -70,6 +68,11 @@ class ReleaseController:
         """The latest rollout; None before the first."""
         self._settle()
         return self._rollout.view if self._rollout else None
+
+    def view_of(self, tenant: str) -> RolloutView | None:
+        """The latest rollout as one tenant sees it: with the counts of its own events alone."""
+        self._settle()
+        return self._rollout.view_of(tenant) if self._rollout else None
 
     def would_change(self, name: str) -> bool:
         """Whether `switch_to` of this release would change anything."""
@@ -101,7 +104,7 @@ class ReleaseController:
             self._activate(release)
         elif self.would_change(release.name):
             self._candidate = release
-            self._rollout = CanaryRollout(release.name, self._rules, clock=self._clock)
+            self._rollout = self._new_rollout(release.name)
             self._settle()
 
     def roll_back(self, name: str, reason: str) -> None:
@@ -121,7 +124,7 @@ class ReleaseController:
             if not self._previous:
                 return  # its verdicts are better than none
             if self._rollout is None or self._rollout.release != name:
-                self._rollout = CanaryRollout(name, self._rules, clock=self._clock)
+                self._rollout = self._new_rollout(name)
             self._rollout.abort(reason)
             self._active = self._previous.pop()
             self._on_active(self._active.name)
@@ -148,6 +151,11 @@ class ReleaseController:
         if self._rollout is not None and self._rollout.release == release:
             self._rollout.record(comparison)
             self._settle()
+
+    def _new_rollout(self, name: str) -> CanaryRollout:
+        return CanaryRollout(
+            name, self._rules, clock=self._clock, decides_alone=self._decides_alone
+        )
 
     def _settle(self) -> None:
         """Apply the state of the rollout: activate or drop its release, and report a change."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ensemble.rollout.canary import comparable, compared
+from ensemble.rollout.comparison import comparable, compared
 from ensemble.rollout.sampler import TrafficSampler
 from ensemble.verdicts import Verdicts, by_row
 

@@ -79,4 +79,6 @@ def tenant_pipeline(
     counts = metrics or ScoringMetrics(RecordingMeter())
     settings = settings or read_settings()
     bulk = BulkGate(settings.ingress, RecordingMeter())
-    return TenantPipeline(tenant, layers, bulk, no_spool(), counts, settings)
+    return TenantPipeline(
+        tenant, layers, bulk, no_spool(), counts, settings, decides_alone=lambda name: not name
+    )

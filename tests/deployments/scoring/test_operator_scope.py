@@ -9,7 +9,9 @@ import pytest
 
 from deployments.config.settings import read_settings
 from deployments.web.api_keys import Scope, create_key
+from ensemble.rollout.comparison import Comparison
 from ensemble.runtime.controls import read_controls
+from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.store.audit_log import LOG, Outcome, read_audit
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
@@ -23,8 +25,8 @@ OF_A_TENANT = frozenset(Scope) - {Scope.OPERATE}
 WITH_KEYS = {"ingress": {"deadline_ms": 30_000}, "auth": {"stall_s": 0.0}}
 
 
-def key_of(*scopes: Scope) -> dict[str, str]:
-    made, token = create_key(read_settings({}).keys, ACME, scopes, "", None, time.time())
+def key_of(*scopes: Scope, tenant: Tenant = ACME) -> dict[str, str]:
+    made, token = create_key(read_settings({}).keys, tenant, scopes, "", None, time.time())
     return {"Authorization": f"Bearer {token}", "x-key-id": made.id}
 
 
@@ -47,6 +49,24 @@ def client(
     """With keys on; the keys exist before it starts."""
     del operator, tenant
     return open_client(overrides=WITH_KEYS)
+
+
+def begin_rollout(client: IngressClient, **flips: int) -> None:
+    """Roll out a release that flips so many of 40 verdicts of each tenant."""
+    controller = client.ingress._pipelines.default.controller
+    controller.switch_to(ReleaseFusion("default/9"), at_once=True)
+    controller.switch_to(ReleaseFusion("default/10"), at_once=False)
+    by_tenant = {tenant: (40, count) for tenant, count in flips.items()}
+    events, flipped = 40 * len(flips), sum(flips.values())
+    controller.record(
+        "default/10", Comparison(events, flipped, 3, 0, 0, 0.004, 0.004, by_tenant=by_tenant)
+    )
+
+
+def rollout_seen_by(client: IngressClient, key: dict[str, str]) -> tuple[str, int, int]:
+    """State, compared events and flips of the rollout that a key sees."""
+    found = client.get("/v1/status", headers=key).json()["rollout"]
+    return found["state"], found["events"], found["flips"]
 
 
 def acts(state: Path) -> list[tuple[str, str, str, Outcome]]:
@@ -137,3 +157,39 @@ def test_a_key_without_read_sees_what_everybody_sees(
     client: IngressClient, operator: dict[str, str]
 ) -> None:
     assert client.get("/health", headers=operator).json()["available_models"] == []
+
+
+def test_of_a_rollout_a_tenant_sees_its_own_counts_and_an_operator_all(
+    client: IngressClient, operator: dict[str, str], tenant: dict[str, str]
+) -> None:
+    """A4: who sends how much is nobody else's business."""
+    del operator
+    everything = key_of(Scope.OPERATE, Scope.READ)
+    client.ingress._authenticator._keys.reload()
+    begin_rollout(client, acme=3, globex=0)
+
+    assert rollout_seen_by(client, tenant) == ("in_progress", 40, 3)
+    assert rollout_seen_by(client, everything) == ("in_progress", 80, 3)
+
+
+def test_where_several_tenants_have_keys_one_ends_no_rollout_of_a_shared_release(
+    client: IngressClient, tenant: dict[str, str]
+) -> None:
+    """A4: the only tenant of a service decides; one of several does not."""
+    key_of(Scope.SCORE, tenant=Tenant("globex"))
+    client.ingress._authenticator._keys.reload()
+    begin_rollout(client, acme=40)
+    shared, _, _ = rollout_seen_by(client, tenant)
+
+    begin_rollout(client, acme=40, globex=40)
+    agreed, _, _ = rollout_seen_by(client, tenant)
+
+    assert (shared, agreed) == ("in_progress", "rolled_back")
+
+
+def test_the_only_tenant_of_a_service_ends_a_rollout(
+    client: IngressClient, tenant: dict[str, str]
+) -> None:
+    begin_rollout(client, acme=40)
+
+    assert rollout_seen_by(client, tenant)[0] == "rolled_back"

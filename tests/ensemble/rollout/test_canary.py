@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.rollout.canary import (
+    MOST_TENANTS,
     CanaryRollout,
-    Comparison,
     RolloutRules,
     RolloutState,
     RolloutView,
-    compared,
 )
+from ensemble.rollout.comparison import Comparison, compared
 from ensemble.rollout.controller import ReleaseController
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import (
@@ -270,15 +270,38 @@ def of_tenants(**counts: tuple[int, int]) -> Comparison:
     return replace(SAME, events=events, flips=flips, by_tenant=counts)
 
 
-def test_one_tenant_whose_verdicts_flip_does_not_decide_for_the_others(
-    rollout: CanaryRollout,
+ALONE = {
+    "its verdicts flip": replace(SAME, events=20, flips=20),
+    "its batches are slow": replace(SAME, new_s=1.0),
+    "layers are silent in its batches": replace(SAME, silent_new=3),
+}
+
+
+def of_loud(comparison: Comparison) -> Comparison:
+    return replace(comparison, by_tenant={"loud": (comparison.events, comparison.flips)})
+
+
+@pytest.mark.parametrize("comparison", ALONE.values(), ids=ALONE)
+@pytest.mark.parametrize("quiet", [0, 1, 50], ids=["alone", "one event of another", "another too"])
+def test_one_tenant_does_not_decide_for_the_others(
+    rollout: CanaryRollout, comparison: Comparison, quiet: int
 ) -> None:
     """A4: 80 flips a second of one tenant ended the rollout of all after 11 compared events."""
-    rollout.record(of_tenants(quiet=(1, 0)))
+    for _ in range(quiet):
+        rollout.record(of_tenants(quiet=(1, 0)))
     for _ in range(100):
-        rollout.record(of_tenants(loud=(20, 20)))
+        rollout.record(of_loud(comparison))
 
     assert rollout.state is RolloutState.IN_PROGRESS
+
+
+@pytest.mark.parametrize("comparison", ALONE.values(), ids=ALONE)
+def test_the_owner_of_a_release_decides_alone(clock: Clock, comparison: Comparison) -> None:
+    rollout = CanaryRollout("acme/2", RULES, clock=clock, decides_alone="loud".__eq__)
+    for _ in range(100):
+        rollout.record(of_loud(comparison))
+
+    assert rollout.state is RolloutState.ROLLED_BACK
 
 
 def test_a_release_that_flips_verdicts_for_most_tenants_is_rolled_back(
@@ -290,12 +313,42 @@ def test_a_release_that_flips_verdicts_for_most_tenants_is_rolled_back(
     assert rollout.state is RolloutState.ROLLED_BACK
 
 
-def test_a_few_events_of_a_tenant_say_nothing(rollout: CanaryRollout) -> None:
-    rollout.record(of_tenants(a=(29, 29)))
+def test_tenants_that_sent_an_event_each_do_not_keep_a_release_that_is_worse_for_the_others(
+    rollout: CanaryRollout,
+) -> None:
+    rollout.record(of_tenants(q1=(1, 0), q2=(1, 0), q3=(1, 0), q4=(1, 0)))
+    for _ in range(3):
+        rollout.record(of_tenants(a=(10, 10), b=(10, 10)))
+
+    assert rollout.state is RolloutState.ROLLED_BACK
+
+
+def test_a_few_events_of_the_tenants_say_nothing(rollout: CanaryRollout) -> None:
+    rollout.record(of_tenants(a=(29, 29), b=(29, 29)))
     assert rollout.state is RolloutState.IN_PROGRESS
 
-    rollout.record(of_tenants(a=(1, 1)))
+    rollout.record(of_tenants(a=(1, 1), b=(1, 1)))
     assert rollout.state is RolloutState.ROLLED_BACK
+
+
+def test_a_tenant_sees_the_counts_of_its_own_events(rollout: CanaryRollout) -> None:
+    rollout.record(of_tenants(a=(40, 3), b=(5, 0)))
+
+    counts = {name: rollout.view_of(name) for name in ("a", "b", "c")}
+    assert {name: (view.events, view.flips) for name, view in counts.items()} == {
+        "a": (40, 3),
+        "b": (5, 0),
+        "c": (0, 0),
+    }
+    assert (rollout.view.events, rollout.view.flips) == (45, 3)
+
+
+def test_the_tenants_that_are_judged_are_bounded(rollout: CanaryRollout) -> None:
+    for number in range(2 * MOST_TENANTS):
+        rollout.record(of_tenants(**{f"t{number}": (1, 0)}))
+
+    assert len(rollout._by_tenant) == MOST_TENANTS
+    assert rollout.view.events == 2 * MOST_TENANTS
 
 
 def test_rows_are_compared_by_their_tenants() -> None:

@@ -4,17 +4,23 @@ All events of a segment have the same kind and coverage and arrived within one s
 three are in the file name, so that the spool can tell from it whether the segment is due or too
 old:
 
-    <kind>-<coverage in millionths>-<since, seconds since 1970>-<random>.jsonl
+    <kind>-<coverage in millionths>-<since, seconds since 1970>-<boot><expiry><random>.jsonl
+
+The expiry is a time of the system's monotonic clock, which goes on while the system runs, whatever
+happens to the date. `boot` tells which start of the system it belongs to. Both have 8 hexadecimal
+digits, and the random part has 16.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import uuid
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import msgspec
@@ -25,7 +31,11 @@ from ensemble.verdicts import VerdictLabel
 
 __all__ = ["FirstVerdict", "Reading", "Segment", "SpooledEvent", "line_of"]
 
-_NAME = re.compile(r"([a-z]{1,16})-([0-9]{7})-([0-9]{1,15})-[0-9a-f]{32}\.jsonl")
+_NAME = re.compile(
+    r"([a-z]{1,16})-([0-9]{7})-([0-9]{1,15})-([0-9a-f]{8})([0-9a-f]{8})[0-9a-f]{16}\.jsonl"
+)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LONGEST_CLOCK_S = 0xFFFF_FFFF  # 136 years
 _BLOCK_BYTES = 1 << 20
 _LATEST = 1e11  # seconds since 1970; the year 5138
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -81,7 +91,7 @@ class Segment:
         read_bytes: length of the part that was rescored, from the beginning.
         done: number of events that were rescored.
         is_skipped: True if the file could not be read; it stays until it is too old.
-        expires_at: when it is too old, by the monotonic clock of the spool.
+        expires_at: when it is too old, by the monotonic clock; infinite if that is not known.
     """
 
     name: str
@@ -97,10 +107,12 @@ class Segment:
     expires_at: float = math.inf
 
     @classmethod
-    def new(cls, tenant: str, kind: str, coverage: int, since: int) -> Self:
+    def new(cls, tenant: str, kind: str, coverage: int, since: int, expires_at: float) -> Self:
         """Make a segment that has no file yet."""
-        name = f"{kind}-{coverage:07d}-{since}-{uuid.uuid4().hex}.jsonl"
-        return cls(name, tenant, kind, coverage, since)
+        expiry = min(max(int(expires_at), 0), _LONGEST_CLOCK_S)
+        unique = f"{_boot()}{expiry:08x}{secrets.token_hex(8)}"
+        name = f"{kind}-{coverage:07d}-{since}-{unique}.jsonl"
+        return cls(name, tenant, kind, coverage, since, expires_at=expires_at)
 
     @classmethod
     def found(cls, name: str, folder: int) -> Self | None:
@@ -120,7 +132,9 @@ class Segment:
             while block := file.read(_BLOCK_BYTES):
                 size, lines, last = size + len(block), lines + block.count(b"\n"), block[-1:]
         lines += last != b"\n"  # an unfinished last line; `read` counts it as unreadable
-        return cls(name, tenant, parts[1], int(parts[2]), int(parts[3]), size, lines)
+        expires_at = float(int(parts[5], 16)) if parts[4] == _boot() else math.inf
+        kind, coverage, since = parts[1], int(parts[2]), int(parts[3])
+        return cls(name, tenant, kind, coverage, since, size, lines, expires_at=expires_at)
 
     @property
     def waiting(self) -> int:
@@ -170,6 +184,15 @@ _decode = msgspec.json.Decoder(SpooledEvent).decode
 
 
 _decode_tenant = msgspec.json.Decoder(_OnlyTenant).decode
+
+
+@cache
+def _boot() -> str:
+    """This start of the system, 8 hexadecimal digits; random where the system does not tell."""
+    try:
+        return _BOOT_ID.read_text()[:8]
+    except OSError:
+        return secrets.token_hex(4)
 
 
 def _tenant_of(line: bytes) -> str:

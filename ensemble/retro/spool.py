@@ -14,6 +14,7 @@ process, but may be lost in a power failure. Not safe for use by two threads at 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from bisect import insort
@@ -236,8 +237,8 @@ class Spool:
             or bool(segment.size_bytes and segment.size_bytes + len(data) > self._segment_bytes)
         )
         if segment is None or is_new:
-            segment = Segment.new(*key)
-            segment.expires_at = expires_at - self._span_s  # its first event may be so old already
+            # its first event may be a span old already
+            segment = Segment.new(*key, expires_at - self._span_s)
         append_atomic(segment.name, data, self._own.fd, at=segment.size_bytes, sync=False)
         segment.size_bytes += len(data)
         segment.events += len(lines)
@@ -254,8 +255,11 @@ class Spool:
     def _adopt(self) -> None:
         for segment in self._own.adopt():
             self._adopted += segment.waiting
-            age_s = max(0.0, self._now() - segment.since)
-            segment.expires_at = self._clock() + self._max_age_s - age_s
+            # of another start of the system only the date is known, which may have jumped since
+            is_known = segment.expires_at < math.inf
+            age_s = 0.0 if is_known else max(0.0, self._now() - segment.since)
+            latest = self._clock() + self._max_age_s - age_s
+            segment.expires_at = min(segment.expires_at, latest)
             self._insert(segment)
 
     def _insert(self, segment: Segment) -> None:

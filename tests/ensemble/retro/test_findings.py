@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -24,10 +26,10 @@ ORDER = [
 ]
 
 
-def finding(number: int, size: int = 10) -> Finding:
+def finding(number: int, size: int = 10, tenant: str = "acme") -> Finding:
     return Finding(
         id=f"e{number}",
-        tenant="acme",
+        tenant=tenant,
         kind="flow",
         host="web-1",
         digest=f"{number:064x}",
@@ -38,6 +40,11 @@ def finding(number: int, size: int = 10) -> Finding:
             msgspec.json.encode({"score": 0.9, "verdict": "malicious", "pad": "x" * size})
         ),
     )
+
+
+def append_each(findings: Findings, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        findings.append([finding(number, size=200)])
 
 
 def ids(root: Path) -> list[str]:
@@ -106,6 +113,51 @@ def test_both_files_together_stay_below_the_limit_and_the_newest_stay(tmp_path: 
     left = ids(tmp_path)
     assert left == [f"e{number}" for number in range(200 - len(left), 200)]
     assert len(left) > 10
+
+
+def test_a_tenant_with_many_findings_pushes_out_its_own_alone(tmp_path: Path) -> None:
+    """B12: the findings of one tenant's flood rotated another's out."""
+    findings = Findings(tmp_path, limit_bytes=1 << 16)
+    for number in range(20):
+        findings.append([finding(number, tenant="quiet")])
+    for number in range(1000, 2000):
+        findings.append([finding(number, size=200, tenant="loud")])
+
+    found, bad = read_findings(tmp_path)
+    loud = [one.id for one in found if one.tenant == "loud"]
+    assert [one.id for one in found if one.tenant == "quiet"] == [f"e{n}" for n in range(20)]
+    assert loud == [f"e{number}" for number in range(2000 - len(loud), 2000)]
+    assert (bad, len(loud) > 40) == (0, True)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1 << 16
+
+
+def test_tenants_with_many_findings_share_the_room(tmp_path: Path) -> None:
+    findings = Findings(tmp_path, limit_bytes=1 << 16)
+    for number in range(600):
+        findings.append([finding(number, size=200, tenant=f"t{number % 3}")])
+
+    kept = Counter(one.tenant for one in read_findings(tmp_path)[0])
+    assert max(kept.values()) - min(kept.values()) <= 2
+
+
+def test_a_crash_while_the_files_are_joined_loses_no_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = Findings(tmp_path, limit_bytes=1 << 16)
+    replace = os.replace
+
+    def crashes(*names: str, **folders: int) -> None:
+        replace(*names, **folders)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", crashes)
+        with pytest.raises(KeyboardInterrupt):
+            append_each(findings, range(1000))
+    until = int(ids(tmp_path)[-1][1:])
+
+    findings.append([finding(until + 1, size=200)])
+    assert {*ids(tmp_path)} >= {f"e{number}" for number in range(until + 2)}
 
 
 def test_half_a_line_of_a_dead_writer_tears_no_other(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -255,6 +255,33 @@ def test_a_clock_that_jumps_deletes_no_event(root: Path, clock: Clock, days: flo
     assert spool.counts.dropped["age"] == 1
 
 
+@pytest.mark.parametrize("days", [-1000.0, 2.0, 1000.0])
+def test_a_clock_that_jumped_before_a_restart_deletes_no_event(
+    root: Path, clock: Clock, days: float
+) -> None:
+    """B12: the monotonic clock goes on while the system runs, and the name of the file has it."""
+    dead = opened(root, clock, max_age_s=24 * HOUR_S)
+    dead.append([event(1)])
+    dead.close()
+
+    clock.now += 23 * HOUR_S
+    heir = opened(root, clock, max_age_s=24 * HOUR_S, now=lambda: T0 + days * 24 * HOUR_S)
+    heir.upkeep()
+    assert (heir.counts.waiting_events, heir.counts.dropped["age"]) == (1, 0)
+    clock.now += HOUR_S
+    heir.upkeep()
+    assert heir.counts.dropped["age"] == 1
+
+
+def test_after_a_start_of_the_system_the_date_tells_the_age(root: Path) -> None:
+    """Its monotonic clock began anew, and says nothing of the time before."""
+    old = adopted_from(root, Clock(50.0), line(1), now=lambda: T0 + 25 * HOUR_S)
+    assert old.counts.dropped["age"] == 1
+
+    young = adopted_from(root, Clock(50.0), line(1), now=lambda: T0 + HOUR_S)
+    assert numbers(young) == [1]
+
+
 def test_a_tenant_that_sends_much_pushes_out_its_own_events_alone(root: Path, clock: Clock) -> None:
     """B12: long command lines of one tenant pushed out the evidence of another."""
     spool = opened(root, clock, limit_bytes=1 << 20)
@@ -388,12 +415,13 @@ def adopted_from(
     clock: Clock,
     lines: bytes,
     name: str = "flow-0400000-1700000000-" + "a" * 32 + ".jsonl",
+    now: Callable[[], float] | None = None,
 ) -> Spool:
     """A spool that adopted the file of a dead owner."""
     folder = root / ("0" * 32)
     folder.mkdir(parents=True)
     (folder / name).write_bytes(lines)
-    spool = opened(root, clock)
+    spool = opened(root, clock, now=now)
     spool.upkeep()
     return spool
 

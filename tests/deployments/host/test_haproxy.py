@@ -194,6 +194,39 @@ def test_a_client_cannot_switch_limits_of_the_server_off(port: int) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Request-ID",
+        "traceparent",
+        "tracestate",
+        "x-session-id",
+        "X_Session_ID",
+        "serve_multiplexed_model_id",
+        "Serve-Multiplexed-Model-Id",
+    ],
+)
+def test_bytes_that_serve_cannot_decode_do_not_reach_it(port: int, name: str) -> None:
+    """P27: Serve answered 500. Other headers may have any byte."""
+    head = (
+        head_of(0, "User-Agent: J\xe9r\xf4me", "X-Request-ID: kept")
+        if name != "X-Request-ID"
+        else head_of(0)
+    )
+    with opened(port, head[:-2] + name.encode() + b": \x80\xff\r\n\r\n") as connection:
+        head, body = answer_of(connection)
+
+    assert b" 200 " in head
+    assert name.lower() not in json.loads(body)[1]
+
+
+def test_an_id_of_a_request_reaches_serve(port: int) -> None:
+    with opened(port, head_of(0, "X-Request-ID: order 7/a")) as connection:
+        _, body = answer_of(connection)
+
+    assert json.loads(body)[1]["x-request-id"] == "order 7/a"
+
+
 def test_a_caller_cannot_name_another_address_as_its_own(port: int) -> None:
     """I1: the audit log would show it as the address that changed the service."""
     forged = (

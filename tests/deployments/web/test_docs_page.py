@@ -91,3 +91,12 @@ async def test_the_same_page_serves_an_application_below_a_prefix() -> None:
 
     links = [*(f"/models/docs/{name}" for name in DOCS_FILES), "/models/openapi.json"]
     assert found == dict.fromkeys(links, 200)
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1", "lines=0-", "bytes=" + "0-," * 5_000 + "0-"])
+def test_a_range_gets_the_whole_file(client: IngressClient, asked: str) -> None:
+    """The number of ranges would decide the work; an invalid one got an undocumented text."""
+    answer = client.get("/docs/favicon.png", headers={"Range": asked})
+
+    assert answer.status_code == 200
+    assert answer.content == client.get("/docs/favicon.png").content

@@ -22,7 +22,7 @@ from deployments.management.request_parsing import (
     reject_unknown_query,
     tenant_of,
 )
-from deployments.management.sent_rows import ROWS, Row, SentRows
+from deployments.management.sent_rows import ROWS, SentRows
 from deployments.web import (
     READING_ERRORS,
     Authenticator,
@@ -114,9 +114,10 @@ class DetectionRoutes:
         model = model_of(request)
         body = await self.read_body.rows(request, request_bodies.RowsToRate)
         await self.authenticator.consume(caller_of(request.scope), len(body.network_data))
-        rows, refused = await asyncio.to_thread(_rows_of, SentRows(body.network_data))
-        detections, owner = await self._rated(request, model, list(rows.values()), body.missing)
-        results = _in_order(body.network_data, list(rows), detections, refused)
+        places, refused = await asyncio.to_thread(_check_rows, SentRows(body.network_data))
+        rows = SentRows([body.network_data[place] for place in places])
+        detections, owner = await self._rated(request, model, rows, body.missing)
+        results = _in_order(body.network_data, places, detections, refused)
         return as_json(
             detection_responses.Detections(
                 detections.model, detections.version, str(owner), detections.is_last_good, results
@@ -124,7 +125,7 @@ class DetectionRoutes:
         )
 
     async def _rated(
-        self, request: Request, model: ModelName, rows: Sequence[Row], missing: str
+        self, request: Request, model: ModelName, rows: SentRows, missing: str
     ) -> tuple[Detections, Tenant]:
         """Rate rows by the nearest detector of that name, and name its owner."""
         for owner in await self.registry.run(
@@ -165,16 +166,18 @@ class DetectionRoutes:
         return await self.registry.run(request, lambda registry: registry.describe(model))
 
 
-def _rows_of(sent: SentRows) -> tuple[dict[int, Row], dict[int, EventError]]:
-    """Decode the rows by position; a row that is not an object gets an error instead."""
-    rows: dict[int, Row] = {}
+def _check_rows(sent: SentRows) -> tuple[list[int], dict[int, EventError]]:
+    """List the positions of the rows that can be decoded; each other row gets an error."""
+    places: list[int] = []
     refused: dict[int, EventError] = {}
     for place in range(len(sent)):
         try:
-            rows[place] = sent[place]
+            sent[place]
         except MalformedEvent as error:
             refused[place] = error
-    return rows, refused
+        else:
+            places.append(place)
+    return places, refused
 
 
 def _in_order(

@@ -152,7 +152,7 @@ class JobRoutes:
         )
         features = NETWORK_FEATURES if body.features is None else body.features
         spec = TrainingSpec(
-            rows=SentRows(body.network_data, features),
+            rows=SentRows(body.network_data),
             as_champion=may_promote if body.promote is None else body.promote,
             model=model,
             features=features,

@@ -124,8 +124,10 @@ class BodyReader:
 
     def _decode_rows(self, kind: type[BodyOfRows], body: bytes) -> BodyOfRows:
         found = outline(body)
-        if found.objects > OBJECTS_OF_A_ROW * (self.max_rows + 1):
-            raise TooManyRows(found.objects, self.max_rows)  # before each becomes an object here
+        # before each becomes an object here: a list has values without a name
+        for count in (found.objects, found.values - found.names):
+            if count > OBJECTS_OF_A_ROW * (self.max_rows + 1):
+                raise TooManyRows(count, self.max_rows)
         read: BodyOfRows = decode_body(partial(msgspec.json.decode, type=kind), body)
         if len(read.network_data) > self.max_rows:
             raise TooManyRows(len(read.network_data), self.max_rows)

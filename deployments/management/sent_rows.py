@@ -25,11 +25,11 @@ class SentRows(Sequence[Row]):
 
     Args:
         sent: the JSON text of each row.
-        features: the names to read; None for all.
+        first: number of the first row in the request, for the wording of errors.
     """
 
-    def __init__(self, sent: Sequence[msgspec.Raw], features: Sequence[str] | None = None) -> None:
-        self._sent, self._features = sent, features
+    def __init__(self, sent: Sequence[msgspec.Raw], first: int = 0) -> None:
+        self._sent, self._first = sent, first
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -38,17 +38,18 @@ class SentRows(Sequence[Row]):
     def __getitem__(self, place: int) -> Row: ...
 
     @overload
-    def __getitem__(self, place: slice) -> list[Row]: ...
+    def __getitem__(self, place: slice) -> SentRows: ...
 
-    def __getitem__(self, place: int | slice) -> Row | list[Row]:
-        """Decode a row, or several.
+    def __getitem__(self, place: int | slice) -> Row | SentRows:
+        """Decode a row, or select adjacent ones without decoding them.
 
         Raises:
-            MalformedEvent: one is not an object, or has a name twice; `field` names the row.
+            MalformedEvent: it is not an object, or has a name twice; `field` names the row.
         """
         if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        text = bytes(self._sent[place])
+            start, stop, _ = place.indices(len(self))
+            return SentRows(self._sent[start:stop], self._first + start)
+        text, place = bytes(self._sent[place]), self._first + place
         try:
             row: Row = _decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -58,6 +59,4 @@ class SentRows(Sequence[Row]):
             ) from None
         if outline(text).names != count_names(row):
             raise MalformedEvent(f"{ROWS}[{place}]", TWICE)
-        if self._features is None:
-            return row
-        return {name: row[name] for name in self._features if name in row}
+        return row

@@ -33,6 +33,7 @@ __all__ = [
 LEAST_FEATURES = 3  # with fewer, a threshold is better than a detector
 MOST_FEATURES = 64  # with more, an isolation forest finds little
 LONGEST_NAME = 64  # characters; the names are in the signed manifest, which should be short
+ROWS_AT_ONCE = 1000  # rows that are validated at a time; as objects, they need more than as numbers
 NETWORK_FEATURES = ("bytes_transferred", "packet_count", "connection_duration")  # S4-09
 
 
@@ -105,7 +106,7 @@ def admit_rows(
     """Validate rows, column by column; an invalid row is rejected alone.
 
     Args:
-        rows: n mappings of feature -> value.
+        rows: n mappings of feature -> value; each is read once.
         features: d names, as returned by `declared`.
         missing: treatment of a feature that is absent or null.
         first: number of the first row, for the wording of errors.
@@ -113,22 +114,17 @@ def admit_rows(
     table = np.zeros((len(rows), len(features)))
     wrong: dict[int, FeatureMismatch] = {}
     filled = np.zeros(len(rows), np.intp)
-    for column, name in enumerate(features):
-        values = [row.get(name) for row in rows]
-        if set(map(type, values)) <= {float, int}:  # bool does not count as a number
-            table[:, column], odd = _numbers(values)
-        else:
-            odd = np.zeros(len(rows), bool)
-            for row, value in enumerate(values):
-                if value is None and missing is Missing.ZERO:
-                    filled[row] += 1
-                elif type(value) in (float, int):
-                    table[row, column] = _number(value)
-                    odd[row] = not np.isfinite(table[row, column])
-                else:
-                    odd[row] = True
-        for row in np.flatnonzero(odd).tolist():
-            wrong.setdefault(row, _refusal(first + row, name, values[row]))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        # row by row: a row that is decoded when it is read takes memory only then
+        block = [[row.get(name) for name in features] for row in rows[start : start + ROWS_AT_ONCE]]
+        for column, (name, values) in enumerate(
+            zip(features, zip(*block, strict=True), strict=True)
+        ):
+            numbers, odd, is_filled = _column(values, missing)
+            table[start : start + len(block), column] = numbers
+            filled[start : start + len(block)] += is_filled
+            for row in np.flatnonzero(odd).tolist():
+                wrong.setdefault(start + row, _refusal(first + start + row, name, values[row]))
     places = (
         np.array([row for row in range(len(rows)) if row not in wrong], np.intp)
         if wrong
@@ -137,6 +133,25 @@ def admit_rows(
     admitted = table[places] if wrong else table
     admitted.flags.writeable = False
     return AdmittedRows(places, admitted, dict(sorted(wrong.items())), int(filled[places].sum()))
+
+
+def _column(
+    values: Sequence[Any], missing: Missing
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """The numbers of a column, which of them are refused, and which are missing and count as 0."""
+    if set(map(type, values)) <= {float, int}:  # bool does not count as a number
+        return *_numbers(values), np.zeros(len(values), bool)
+    numbers = np.zeros(len(values))
+    odd, filled = np.zeros(len(values), bool), np.zeros(len(values), bool)
+    for row, value in enumerate(values):
+        if value is None and missing is Missing.ZERO:
+            filled[row] = True
+        elif type(value) in (float, int):
+            numbers[row] = _number(value)
+            odd[row] = not np.isfinite(numbers[row])
+        else:
+            odd[row] = True
+    return numbers, odd, filled
 
 
 def _numbers(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

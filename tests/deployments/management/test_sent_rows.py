@@ -13,7 +13,6 @@ from deployments.management.request_bodies import RowsToTrain
 from deployments.management.request_parsing import BodyReader
 from deployments.management.sent_rows import SentRows
 from ensemble.errors import EnsembleError, TooManyRows
-from ensemble.features.tabular import NETWORK_FEATURES
 from ensemble.training.data.tabular_rows import training_table
 from tests.support.training_rows import rows
 
@@ -28,7 +27,7 @@ def read(body: bytes) -> SentRows:
         return {"type": "http.request", "body": body}
 
     request = Request({"type": "http", "headers": []}, receive)
-    return SentRows(asyncio.run(READER.rows(request, RowsToTrain)).network_data, NETWORK_FEATURES)
+    return SentRows(asyncio.run(READER.rows(request, RowsToTrain)).network_data)
 
 
 FULL = [
@@ -37,6 +36,9 @@ FULL = [
     pytest.param('{"a": [' + "{}," * 30_000 + "{}]}", id="objects in rows"),
     pytest.param('{"packet_count": "' + "x" * 100_000 + '"}', id="long texts"),
     pytest.param("{}", id="four million rows"),
+    pytest.param("[" + "1," * 3_000_000 + "1]", id="three million values in one row"),
+    pytest.param("1", id="numbers in place of rows"),
+    pytest.param("[" + "{}," * 20 + "1]", id="rows that are lists"),
 ]
 
 

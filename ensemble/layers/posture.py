@@ -352,6 +352,8 @@ def _arrays(parts: Parts, names: Sequence[str]) -> list[NDArray[Any]]:
     for name in names:
         _check(name in parts.arrays, name, "an array", "none")
         _check(parts.arrays[name].ndim == 1, name, "one dimension", f"{parts.arrays[name].ndim}")
+    further = sorted(parts.arrays.keys() - set(names))
+    _check(not further, "arrays", "no others", ", ".join(ascii(name[:63]) for name in further[:5]))
     return [_own(parts.arrays[name]) for name in names]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,7 +36,17 @@ from ensemble.store import (
 
 __all__ = ["ModelBuilder", "identity_of", "proven_detector"]
 
-_ON_CPU: Mapping[str, Callable[[Parts], Model]] = {
+
+class _StoredModel(Model, Protocol):
+    def to_parts(self) -> Parts: ...
+
+
+class _Stored(Protocol):
+    def to_parts(self) -> Parts: ...
+
+
+_T = TypeVar("_T", bound=_Stored)
+_ON_CPU: Mapping[str, Callable[[Parts], _StoredModel]] = {
     "anomaly-flow": FlowAnomaly.from_parts,
     "anomaly-process": ProcessAnomaly.from_parts,
     "classifier-flow": FlowClassifier.from_parts,
@@ -87,16 +97,16 @@ class ModelBuilder:
         what = str(bundles[-1].ref)
         match bundles[-1].ref.model:
             case name if name in _ON_CPU:
-                model = _ON_CPU[name](parts[0])
+                model = _complete(_ON_CPU[name], parts[0], what)
                 return _proven(model, kind, golden, GOLDEN_TOLERANCE["cpu"], what)
             case "behavior-flow":
                 from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415  # loads torch, 160 MB
 
-                deep = DeepBehavior.from_parts(parts[0]).to(self.device)
+                deep = _complete(DeepBehavior.from_parts, parts[0], what).to(self.device)
                 return _proven(deep, Kind.FLOW, golden, GOLDEN_TOLERANCE[self.device], what)
             case "posture-inventory":
                 return self._posture(
-                    PostureKnowledge.from_parts(parts[0]),
+                    PostureKnowledge.from_parts(parts[0]),  # these refuse further arrays, cheaper
                     PostureInventory.from_parts(parts[1]),
                     golden,
                     what,
@@ -159,6 +169,22 @@ def _other_libraries(bundles: Sequence[OpenedBundle]) -> dict[str, Any]:
     return {"libraries": notes} if notes else {}
 
 
+def _complete(build: Callable[[Parts], _T], parts: Parts, what: str) -> _T:
+    """Build from all arrays of `parts`; refuse those that the result would not be stored with.
+
+    Golden answers prove nothing about an array that no code reads, and it takes memory.
+
+    Raises:
+        ArtifactIncompatible: there are further arrays; the first five are named.
+    """
+    built = build(parts)
+    further = sorted(parts.arrays.keys() - built.to_parts().arrays.keys())
+    if further:
+        named = ", ".join(ascii(name[:63]) for name in further[:5])
+        raise ArtifactIncompatible(what, "the arrays of its model alone", f"also {named}")
+    return built
+
+
 def _proven(model: Model, kind: Kind, golden: Golden, tolerance: float, what: str) -> Model:
     """Return `model` if it scores the golden events as the trained model did, else raise."""
     if not golden.events:
@@ -188,7 +214,7 @@ def proven_detector(bundle: OpenedBundle) -> TabularDetector:
     refuse_other_type(
         bundle.manifest.training, TabularDetector.__name__, what=f"Model type mismatch: {what}"
     )
-    detector = TabularDetector.from_parts(decode_parts(bundle.files))
+    detector = _complete(TabularDetector.from_parts, decode_parts(bundle.files), what)
     golden = decode_golden(bundle.files[GOLDEN])
     rows = [
         row if isinstance(row := event.get("features"), dict) else {} for event in golden.events

@@ -1,7 +1,7 @@
 """Faults of files: each fault of each file that a reader opens is one named error with its cause.
 
-Here are the files of the store: pointer, release, manifest and payloads, read in that order. Other
-modules of this folder test what a slot and a service do with the error. F5 in full is in
+Here are the files of the store: pointer, release, manifest and payloads, read in that order.
+test_model_faults.py is about what the layers do with the error. F5 in full is in
 attacks/test_bit_flips.py, F18 and F19 are in attacks/test_tuf_names.py, F21 is in
 test_crash_points.py, F6, F22 and F23 are in ensemble/store, and the names of F24 in test_names.py.
 """
@@ -23,9 +23,7 @@ import safetensors.numpy
 from ensemble.errors import (
     ArtifactCorrupt,
     ArtifactError,
-    ArtifactMissing,
     ArtifactUnreadable,
-    ArtifactUntrusted,
 )
 from ensemble.store.bundles.manifest import PAYLOAD
 from ensemble.store.bundles.open import OpenedBundle, open_bundle
@@ -36,6 +34,7 @@ from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
+from tests.support.file_faults import FILE_FAULTS
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -86,58 +85,7 @@ def serving(
     return ServingStore(store, bundles)
 
 
-def put(path: Path, data: bytes) -> None:
-    path.chmod(0o644)
-    path.write_bytes(data)
-
-
-def swap_for(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Put another kind of file in the place of a file, which is moved away."""
-
-    def swapped(path: Path) -> None:
-        path.rename(path.parent.parent / "moved")
-        make(path)
-
-    return swapped
-
-
-FAULTS: dict[str, tuple[Callable[[Path], object], tuple[type[ArtifactError], ...]]] = {
-    "F1 F2 missing": (Path.unlink, (ArtifactMissing,)),
-    "F3 cut to nothing": (lambda path: put(path, b""), (ArtifactCorrupt,)),
-    "F3 cut to one byte": (lambda path: put(path, path.read_bytes()[:1]), (ArtifactCorrupt,)),
-    "F3 cut in half": (
-        lambda path: put(path, path.read_bytes()[: path.stat().st_size // 2]),
-        (ArtifactCorrupt, ArtifactUntrusted),
-    ),
-    "F3 cut by one byte": (lambda path: put(path, path.read_bytes()[:-1]), (ArtifactCorrupt,)),
-    "F3 longer by one byte": (
-        lambda path: put(path, path.read_bytes() + b"\n"),
-        (ArtifactCorrupt, ArtifactUntrusted),
-    ),
-    "F4 all zeros": (lambda path: put(path, bytes(path.stat().st_size)), (ArtifactCorrupt,)),
-    "F5 one bit": (
-        lambda path: put(path, bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
-        (ArtifactCorrupt, ArtifactUntrusted),
-    ),
-    "F13 a pipe": (swap_for(os.mkfifo), (ArtifactCorrupt,)),
-    "F15 a directory": (swap_for(Path.mkdir), (ArtifactCorrupt,)),
-    "F15 a link": (
-        swap_for(lambda path: path.symlink_to(path.parent.parent / "moved")),
-        (ArtifactCorrupt,),
-    ),
-    "F15 a link to nowhere": (
-        swap_for(lambda path: path.symlink_to("/nowhere")),
-        (ArtifactCorrupt,),
-    ),
-    "F15 a device": (swap_for(lambda path: path.symlink_to("/dev/zero")), (ArtifactCorrupt,)),
-    "F15 a hard link": (
-        lambda path: os.link(path, path.parent.parent / "second"),
-        (ArtifactCorrupt,),
-    ),
-}
-
-
-@pytest.mark.parametrize(("spoil", "expected"), FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize(("spoil", "expected"), FILE_FAULTS.values(), ids=FILE_FAULTS.keys())
 @pytest.mark.parametrize("file", CHAIN)
 def test_every_fault_of_every_file_is_a_named_error_and_affects_no_other_model(
     serving: ServingStore,

@@ -44,6 +44,7 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("names", "signing"),
         ("files",),
         ("layout",),
+        ("audit_history",),
         ("audit_log",),
         ("bundles",),
         ("releases",),

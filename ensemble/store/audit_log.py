@@ -10,13 +10,14 @@ stored elsewhere reveals that (`verify_audit`).
 
 A line that a crash cut short belongs to an action that had not started. The next writer terminates
 it, and readers skip it. The log is bounded: a full file is renamed to the number of its last line,
-and the oldest of these files are removed.
+and the oldest of these files are removed. `audit_history` archives the newest removed lines of each
+tenant.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError
+from ensemble.store.audit_history import archive_lines, archived_lines
 from ensemble.store.files import atomic, canonical_json
 from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
@@ -45,8 +47,7 @@ __all__ = [
 
 LOG: Final = "audit.jsonl"
 FULL_BYTES = 1 << 20  # about three thousand lines; every action reads the current file
-# a hundred thousand lines. A caller who manages one tenant can fill them in time, so store a copy
-# elsewhere
+# a hundred thousand lines; who manages models can fill them in time, so store a copy elsewhere
 MOST_FULL_FILES = 32
 LONGEST_TEXT = 200  # characters of who, where and what
 _LOCK = ".audit.lock"
@@ -227,19 +228,27 @@ def _newest(
     # text of the field in each line, to skip other tenants' lines without parsing them
     mark = b'"tenant":' + canonical_json.encode(tenant).rstrip(b"\n") if tenant is not None else b""
     ends: dict[int, _Line] = {}
-    entries: list[AuditEntry] = []
+    entries: dict[int, AuditEntry] = {}
+    for text in _newest_texts(state, names, tenant):
+        line = _parse(text) if mark in text else None
+        if line is None or tenant not in (None, line.tenant):
+            continue
+        if line.of:
+            ends[line.of] = line
+            continue
+        # a crash during a rotation leaves a line in the log and in the history
+        entries.setdefault(line.number, _entry(line, ends.pop(line.number, line)))
+        if len(entries) >= limit:
+            break
+    return tuple(entries.values())
+
+
+def _newest_texts(state: Path, names: Sequence[str], tenant: Tenant | None) -> Iterator[bytes]:
+    """The lines of the log, and then the tenant's archived ones, the newest first."""
     for name in reversed(names):
-        for text in reversed(_read(state, name).split(b"\n")):
-            line = _parse(text) if mark in text else None
-            if line is None or tenant not in (None, line.tenant):
-                continue
-            if line.of:
-                ends[line.of] = line
-                continue
-            entries.append(_entry(line, ends.pop(line.number, line)))
-            if len(entries) >= limit:
-                return tuple(entries)
-    return tuple(entries)
+        yield from reversed(_read(state, name).split(b"\n"))
+    if tenant is not None:
+        yield from (text.rstrip(b"\n") for text in reversed(archived_lines(state, tenant)))
 
 
 def verify_audit(store: Store, *, remembered: str = "") -> AuditReport:
@@ -322,6 +331,10 @@ def _end_of(state: Path) -> _End:
 def _rotate(state: Path, last: int) -> None:
     atomic.replace_atomic(state / LOG, state / f"{_PREFIX}{last}{_SUFFIX}")
     for name in _files(state)[:-MOST_FULL_FILES]:
+        texts = _read(state, name).split(b"\n")
+        archive_lines(
+            state, [(line.tenant, text + b"\n") for text in texts if (line := _parse(text))]
+        )
         atomic.remove(state / name)
 
 

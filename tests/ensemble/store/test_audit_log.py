@@ -14,9 +14,17 @@ from typing import Any
 
 import pytest
 
-from ensemble.errors import ArtifactCorrupt, ArtifactMissing, PointerMoved
-from ensemble.store import audit_log
-from ensemble.store.audit_log import LOG, AuditEntry, Outcome, read_audit, verify_audit
+from ensemble.errors import ArtifactCorrupt, ArtifactMissing, PointerMoved, QuotaExceeded
+from ensemble.store import audit_history, audit_log
+from ensemble.store.audit_log import (
+    LOG,
+    Action,
+    AuditedAction,
+    AuditEntry,
+    Outcome,
+    read_audit,
+    verify_audit,
+)
 from ensemble.store.layout import Actor, Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations.deletion import apply_retention, delete_bundle
@@ -261,6 +269,7 @@ def test_the_log_is_bounded_and_its_chain_goes_on_over_its_files(
         publish(store)
 
     files = sorted(path for path in store.state.iterdir() if path.name.startswith("audit"))
+    files = [path for path in files if path.name != "audit-of-acme.jsonl"]
     report = verify_audit(store)
 
     assert len(files) == 4
@@ -270,10 +279,45 @@ def test_the_log_is_bounded_and_its_chain_goes_on_over_its_files(
     assert [entry.what for entry in read_audit(store, acme, limit=5)] == [
         f"anomaly-flow/{n}" for n in (20, 19, 18, 17, 16)
     ]
-    assert len(read_audit(store, acme, limit=1000)) == (40 - report.first + 1) // 2
+    assert [entry.number for entry in read_audit(store, acme, limit=1000)] == [*range(39, 0, -2)]
+    assert len(read_audit(store, None, limit=1000)) == (40 - report.first + 1) // 2
 
     files[1].unlink()
     assert verify_audit(store).problems
+
+
+def test_a_tenant_that_acts_much_shortens_no_other_history(
+    store: Store, acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B12: sixty refused acts of one tenant rotated the lines of another out."""
+    monkeypatch.setattr(audit_log, "FULL_BYTES", 1500)
+    monkeypatch.setattr(audit_log, "MOST_FULL_FILES", 3)
+    monkeypatch.setattr(audit_history, "SHARE_BYTES", 3000)
+    with AuditedAction(store, acme, Action.PUBLISH, "before the flood") as action:
+        action.begin()
+    for _ in range(60):
+        loud = AuditedAction(store, Tenant("loud"), Action.PUBLISH, "m")
+        with pytest.raises(QuotaExceeded), loud:
+            raise QuotaExceeded("m", 1)
+
+    (kept,) = read_audit(store, acme, limit=5)
+    assert (kept.what, kept.outcome) == ("before the flood", Outcome.DONE)
+    assert len(read_audit(store, Tenant("loud"), limit=100)) < 60
+    assert (store.state / "audit-of-loud.jsonl").stat().st_size <= 3000
+    assert verify_audit(store).problems == ()
+
+
+def test_a_crash_while_lines_are_kept_shows_none_twice(
+    store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_log, "FULL_BYTES", 1500)
+    monkeypatch.setattr(audit_log, "MOST_FULL_FILES", 3)
+    with monkeypatch.context() as crash:
+        crash.setattr(audit_log.atomic, "remove", lambda _: None)  # it died before that
+        for _ in range(20):
+            publish(store)
+
+    assert [entry.number for entry in read_audit(store, acme, limit=1000)] == [*range(39, 0, -2)]
 
 
 def test_a_missing_oldest_file_is_detected_before_rotation_may_remove_it(

@@ -331,10 +331,7 @@ def _end_of(state: Path) -> _End:
 def _rotate(state: Path, last: int) -> None:
     atomic.replace_atomic(state / LOG, state / f"{_PREFIX}{last}{_SUFFIX}")
     for name in _files(state)[:-MOST_FULL_FILES]:
-        texts = _read(state, name).split(b"\n")
-        archive_lines(
-            state, [(line.tenant, text + b"\n") for text in texts if (line := _parse(text))]
-        )
+        archive_lines(state, _read(state, name))
         atomic.remove(state / name)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, PointerMoved, QuotaExceeded
 from ensemble.store import audit_history, audit_log
+from ensemble.store.audit_history import archive_lines, archived_lines
 from ensemble.store.audit_log import (
     LOG,
     Action,
@@ -25,6 +26,7 @@ from ensemble.store.audit_log import (
     read_audit,
     verify_audit,
 )
+from ensemble.store.files import canonical_json
 from ensemble.store.layout import Actor, Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations.deletion import apply_retention, delete_bundle
@@ -305,6 +307,18 @@ def test_a_tenant_that_acts_much_shortens_no_other_history(
     assert len(read_audit(store, Tenant("loud"), limit=100)) < 60
     assert (store.state / "audit-of-loud.jsonl").stat().st_size <= 3000
     assert verify_audit(store).problems == ()
+
+
+@pytest.mark.parametrize("name", ["../escaped", 5, None, "UPPER"])
+def test_a_line_with_a_forged_tenant_is_archived_nowhere(store: Store, name: object) -> None:
+    store.state.mkdir(parents=True, exist_ok=True)
+    good, forged = (canonical_json.encode({"tenant": one}) for one in ("acme", name))
+
+    archive_lines(store.state, forged + b'{"torn\n[]\n' + good)
+
+    archived = [path.name for path in store.state.parent.rglob("audit-of-*")]
+    assert archived == ["audit-of-acme.jsonl"]
+    assert archived_lines(store.state, Tenant("acme")) == [good]
 
 
 def test_a_crash_while_lines_are_kept_shows_none_twice(

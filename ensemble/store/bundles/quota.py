@@ -6,13 +6,20 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ensemble.errors import ArtifactMissing, QuotaExceeded
 from ensemble.store.files.safe_read import list_names, open_directory
-from ensemble.store.layout import Store, bundle_parts, serials_in, tenant_parts
+from ensemble.store.layout import (
+    Store,
+    bundle_parts,
+    quarantine_parts,
+    serials_in,
+    tenant_parts,
+)
 from ensemble.store.names import ModelName, Tenant
 
-__all__ = ["Quota", "check_quota", "models_in_state"]
+__all__ = ["Quota", "check_quota", "folder_bytes", "models_in_state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,7 @@ class Quota:
     Attributes:
         versions_per_model: at least 1.
         models_per_tenant: models with at least one version, at least 1.
-        bytes_per_tenant: of the files of all its versions, at least 1.
+        bytes_per_tenant: of the files of all its versions and of its quarantine, at least 1.
     """
 
     versions_per_model: int
@@ -76,11 +83,17 @@ def models_in_state(store: Store, tenant: Tenant) -> tuple[ModelName, ...]:
     return tuple(name for name in names if serials_in(store.state, bundle_parts(tenant, name)))
 
 
-def _stored_bytes(store: Store, tenant: Tenant) -> int:
-    """Size of the files of all versions of a tenant in the state root; links are not followed."""
+def folder_bytes(folder: Path) -> int:
+    """Size of all files below a folder, 0 if it is missing; links are not followed."""
     total = 0
-    for folder, _, names in os.walk(store.state.joinpath(*tenant_parts(tenant), "bundles")):
+    for place, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):  # it is deleted at this moment
-                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118  # hot loop
+                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118  # hot loop
     return total
+
+
+def _stored_bytes(store: Store, tenant: Tenant) -> int:
+    """Size of a tenant's versions in the state root, those in quarantine too."""
+    homes = (*tenant_parts(tenant), "bundles"), quarantine_parts(tenant)
+    return sum(folder_bytes(store.state.joinpath(*home)) for home in homes)

@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from ensemble.errors import ArtifactError, QuotaExceeded
 from ensemble.store.audit_log import Action, AuditedAction
+from ensemble.store.bundles.quota import folder_bytes
 from ensemble.store.files import atomic, canonical_json
 from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
@@ -39,7 +40,7 @@ __all__ = ["Quarantined", "list_quarantine", "quarantine_bundle", "quarantine_fi
 FORMAT: Final = 1
 LONGEST_TEXT = 200  # characters of what and who
 # items of a tenant; they stay until the operator has examined them, and must not fill the disk
-MOST = 100
+MOST, MOST_BYTES = 100, 1 << 30
 LONGEST_REASON = 500  # characters
 ABOUT_LIMIT_BYTES = 8 << 10  # enough if JSON escapes every character in six bytes
 _ABOUT, _BUNDLE, _FILE = "about.json", "bundle", "file"
@@ -123,6 +124,9 @@ def quarantine_file(
         deletion_lock(store, tenant),
     ):
         number = _next_number(store, tenant)
+        home = store.state.joinpath(*quarantine_parts(tenant))
+        if folder_bytes(home) + len(data) > MOST_BYTES:
+            raise QuotaExceeded("bytes in quarantine", MOST_BYTES)
         act.begin()
         _quarantine(store, tenant, number, _about(store, what, digest, reason), {_FILE: data})
     return _read(store, tenant, number)

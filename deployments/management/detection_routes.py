@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from deployments.management import detection_responses, request_bodies
 from deployments.management.caller_registry import CallerRegistry
@@ -24,6 +24,7 @@ from deployments.management.request_parsing import (
 )
 from deployments.management.sent_rows import ROWS, SentRows
 from deployments.web import (
+    JSON,
     READING_ERRORS,
     Authenticator,
     Body,
@@ -32,6 +33,7 @@ from deployments.web import (
     ScopedRoute,
     as_json,
     caller_of,
+    encode,
 )
 from ensemble.errors import (
     ArtifactMissing,
@@ -50,6 +52,8 @@ from ensemble.verdicts import LayerStatus
 __all__ = ["DETECTORS", "DetectionRoutes"]
 
 DETECTORS = "detectors"
+RESULTS_AT_ONCE = 1000
+_NO_RESULTS = b"[]}"  # the end of a response without results
 UNREACHABLE, NOT_LOADED = "unreachable", "not_loaded"
 
 
@@ -117,12 +121,11 @@ class DetectionRoutes:
         places, refused = await asyncio.to_thread(_check_rows, SentRows(body.network_data))
         rows = SentRows([body.network_data[place] for place in places])
         detections, owner = await self._rated(request, model, rows, body.missing)
-        results = _in_order(body.network_data, places, detections, refused)
-        return as_json(
-            detection_responses.Detections(
-                detections.model, detections.version, str(owner), detections.is_last_good, results
-            )
+        head = detection_responses.Detections(
+            detections.model, detections.version, str(owner), detections.is_last_good, []
         )
+        results = _results(body.network_data, places, detections, refused)
+        return StreamingResponse(_in_parts(head, results), media_type=JSON)
 
     async def _rated(
         self, request: Request, model: ModelName, rows: SentRows, missing: str
@@ -180,41 +183,53 @@ def _check_rows(sent: SentRows) -> tuple[list[int], dict[int, EventError]]:
     return places, refused
 
 
-def _in_order(
+def _results(
     sent: Sequence[msgspec.Raw],
     places: Sequence[int],
     detections: Detections,
     refused: Mapping[int, EventError],
-) -> list[Any]:
-    """List a finding or an error for each row, in the order of the rows.
+) -> Iterator[detection_responses.Finding | detection_responses.RowRefused]:
+    """Make the finding or the error of each row, in the order of the rows.
 
     A finding contains its row exactly as it was sent.
 
     Args:
         sent: all n rows.
-        places: positions in `sent` of the rows that the detector got.
+        places: positions in `sent` of the rows that the detector got, ascending.
         detections: results of the detector for those.
         refused: position -> error, of the other rows.
     """
-    results: list[Any] = [None] * len(sent)
-    for place, error in refused.items():
-        results[place] = detection_responses.RowRefused(place, _error_body(error))
+    errors = dict(refused)
     for row, error in detections.refused.items():
         _, _, feature = error.field.partition("].")
-        results[places[row]] = detection_responses.RowRefused(
-            places[row],
-            _error_body(FeatureMismatch(f"{ROWS}[{places[row]}].{feature}", error.problem)),
+        errors[places[row]] = FeatureMismatch(f"{ROWS}[{places[row]}].{feature}", error.problem)
+    rated = 0
+    for place, text in enumerate(sent):
+        if place in errors:
+            yield detection_responses.RowRefused(place, _error_body(errors[place]))
+            continue
+        yield detection_responses.Finding(
+            place,
+            bool(detections.is_anomaly[rated]),
+            float(detections.anomaly_score[rated]),
+            str(detections.threat_level[rated]),
+            text,
         )
-    columns = (
-        detections.rows.tolist(),
-        detections.is_anomaly.tolist(),
-        detections.anomaly_score.tolist(),
-        detections.threat_level.tolist(),
-    )
-    for row, is_anomaly, score, level in zip(*columns, strict=True):
-        place = places[row]
-        results[place] = detection_responses.Finding(place, is_anomaly, score, level, sent[place])
-    return results
+        rated += 1
+
+
+def _in_parts(
+    head: detection_responses.Detections,
+    results: Iterator[detection_responses.Finding | detection_responses.RowRefused],
+) -> Iterator[bytes]:
+    """Write the response a part at a time: all results as objects need more than the request."""
+    opening = encode(head)
+    yield opening[: -len(_NO_RESULTS)] + b"["
+    comma = b""
+    while block := list(islice(results, RESULTS_AT_ONCE)):
+        yield comma + encode(block)[1:-1]
+        comma = b","
+    yield b"]}"
 
 
 def _error_body(error: EventError) -> ErrorBody:

@@ -139,6 +139,7 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
         check_count(len(events), limit)
         return events
     raw = [bytes(event) for event in decode_body(_decode_batch, body).events]
+    del body  # a second copy, while the texts of the events are decoded
     if found.names != 1 + sum(outline(event).names for event in raw):
         raise MalformedJson(TWICE)
     check_count(len(raw), limit)

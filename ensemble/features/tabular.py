@@ -23,6 +23,7 @@ __all__ = [
     "LEAST_FEATURES",
     "MOST_FEATURES",
     "NETWORK_FEATURES",
+    "ROWS_AT_ONCE",
     "AdmittedRows",
     "Missing",
     "admit_rows",
@@ -33,7 +34,7 @@ __all__ = [
 LEAST_FEATURES = 3  # with fewer, a threshold is better than a detector
 MOST_FEATURES = 64  # with more, an isolation forest finds little
 LONGEST_NAME = 64  # characters; the names are in the signed manifest, which should be short
-ROWS_AT_ONCE = 1000  # rows that are validated at a time; as objects, they need more than as numbers
+ROWS_AT_ONCE = 1000  # rows that are validated or rated at a time, to bound the memory
 NETWORK_FEATURES = ("bytes_transferred", "packet_count", "connection_duration")  # S4-09
 
 

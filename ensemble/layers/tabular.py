@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible, FeatureMismatch
-from ensemble.features.tabular import declared
+from ensemble.features.tabular import ROWS_AT_ONCE, declared
 from ensemble.kernels.calibration import Surprise
 from ensemble.kernels.isolation_forest import Forest
 from ensemble.model import Parts, below
@@ -163,7 +163,11 @@ class TabularDetector:
 
         The score of the forest, plus log(1 + the distance outside the range of training).
         """
-        return raw_scores(self.range, self.forest, values)
+        parts = [
+            raw_scores(self.range, self.forest, values[start : start + ROWS_AT_ONCE])
+            for start in range(0, max(len(values), 1), ROWS_AT_ONCE)
+        ]
+        return np.concatenate(parts)
 
     def score(self, values: NDArray[np.float64]) -> TabularScores:
         """Score rows (n, d), finite, in the order of `features`; a row scores the same alone.

